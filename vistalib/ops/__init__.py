@@ -1,0 +1,8 @@
+"""DCNv3: the definition in PyTorch, the choice of a backend, and the layer."""
+
+from vistalib.ops.definition import dcnv3_definition, sampling_locations
+from vistalib.ops.dispatch import dcnv3
+from vistalib.ops.geometry import output_size
+from vistalib.ops.module import DCNv3
+
+__all__ = ["DCNv3", "dcnv3", "dcnv3_definition", "output_size", "sampling_locations"]
