@@ -1,0 +1,42 @@
+"""What every segmentation head shares: the convolution unit, the classifier at its end, and resizing.
+
+Layout: maps are (N, C, H, W); the backbone hands them over in channels-last memory and the heads keep it. Letters: N images,
+C channels, H and W pixels of a map, K classes.
+"""
+
+from collections import OrderedDict
+
+from torch import Tensor, nn
+
+
+class Head(nn.Module):
+    """A head's end: dropout of whole channels, then a 1x1 convolution to `num_classes` logits a pixel."""
+
+    def __init__(self, channels: int, num_classes: int, dropout: float) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.conv_seg = nn.Conv2d(channels, num_classes, kernel_size=1)
+        self.dropout = nn.Dropout2d(dropout)
+        nn.init.normal_(self.conv_seg.weight, std=0.01)
+        nn.init.zeros_(self.conv_seg.bias)  # type: ignore[arg-type]  # a Conv2d built with a bias has one
+
+    def classify(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.conv_seg(self.dropout(x))  # (N, K, H, W)
+        return logits
+
+
+def conv_bn_relu(in_channels: int, out_channels: int, kernel_size: int = 1) -> nn.Sequential:
+    """Convolution without bias, batch norm, ReLU; size kept. Weights start as Kaiming's fan-out normal."""
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return nn.Sequential(OrderedDict(conv=conv, bn=nn.BatchNorm2d(out_channels), relu=nn.ReLU(inplace=True)))
+
+
+def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear with `align_corners=False`: (N, C, H, W) to (N, C, *size)."""
+    return x if x.shape[2:] == size else nn.functional.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+def side(x: Tensor) -> tuple[int, int]:
+    """Height and width of a map."""
+    return x.shape[2], x.shape[3]

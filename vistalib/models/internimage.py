@@ -1,0 +1,310 @@
+"""InternImage: a hierarchical backbone whose token mixer is deformable convolution (DCNv3).
+
+Source: Wang et al., "InternImage: Exploring Large-Scale Vision Foundation Models with Deformable Convolutions" (2022),
+section 3 and figures 4 and 5: a stem, four stages of blocks, and a stride-2 convolution between stages. A block is a transformer
+block with DCNv3 in place of attention:
+
+    x -> DCNv3 -> add x -> MLP -> add          with a LayerNorm before (pre), after (post) or on both sides (res_post)
+
+Layout: channels last, (N, H, W, C), from the stem to the four maps; the images going in and the maps coming out are (N, C, H, W)
+views of such memory, so nothing is copied at either end. Letters: N images, H and W pixels, C channels of a stage, I image side.
+"""
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from vistalib.ops import DCNv3
+
+Norm = Literal["pre", "post", "res_post"]
+EPS = 1e-6
+
+
+class InternImage(nn.Module):
+    """The backbone: an image (N, 3, H, W) becomes four maps (N, C_i, H_i, W_i) at 1/4, 1/8, 1/16 and 1/32 of its side.
+
+    Stage i has `channels * 2**i` channels, `depths[i]` blocks and `groups[i]` groups. `norm` places the LayerNorms; `layer_scale` is
+    the first value of a learned factor a channel on both branches of a block (None: no such factor). `drop_path_rate` rises
+    linearly over all blocks, from 0 at the first. `offset_scale` widens the sampling grid. The huge models also use
+    `dw_kernel_size` (kernel of the depthwise convolution that the offsets are read from; None: 3), `extra_post_norm_blocks` (blocks
+    of the third stage that a LayerNorm follows) and `center_feature_scale`. `recompute_blocks` stores only each block's input
+    and computes the rest again in the backward pass.
+
+    Initialisation: construction leaves the offset and mask projections at zero, so every DCNv3 starts as a plain 3x3 average
+    on its regular grid; the MLPs start from a normal of deviation 0.02 cut at two units. `init_weights` is what the released training
+    does when it starts without a checkpoint. Raises `ValueError` for sizes that do not fit together.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        depths: Sequence[int],
+        groups: Sequence[int],
+        *,
+        mlp_ratio: float = 4.0,
+        drop_path_rate: float = 0.0,
+        norm: Norm = "pre",
+        layer_scale: float | None = None,
+        offset_scale: float = 1.0,
+        dw_kernel_size: int | None = None,
+        extra_post_norm_blocks: Sequence[int] = (),
+        center_feature_scale: bool = False,
+        recompute_blocks: bool = False,
+    ) -> None:
+        super().__init__()
+        _check(channels, depths, groups, norm=norm, layer_scale=layer_scale, extra_post_norm_blocks=extra_post_norm_blocks)
+        self.depths = tuple(depths)
+        self.out_channels = tuple(channels * 2**stage for stage in range(len(depths)))
+        rates = iter(torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist())
+        self.stem = Stem(channels)
+        self.stages = nn.ModuleList()
+        for i, (width, depth) in enumerate(zip(self.out_channels, depths, strict=True)):
+            blocks = [
+                Block(
+                    width,
+                    groups[i],
+                    mlp_ratio=mlp_ratio,
+                    drop_path_rate=next(rates),
+                    norm=norm,
+                    layer_scale=layer_scale,
+                    offset_scale=offset_scale,
+                    dw_kernel_size=dw_kernel_size,
+                    center_feature_scale=center_feature_scale,
+                    recompute=recompute_blocks,
+                )
+                for _ in range(depth)
+            ]
+            self.stages.append(
+                Stage(
+                    blocks,
+                    width,
+                    final_norm=norm != "post" or center_feature_scale,
+                    extra_post_norm_blocks=extra_post_norm_blocks if i == 2 else (),
+                    downsample=i < len(depths) - 1,
+                )
+            )
+
+    @property
+    def num_layers(self) -> int:
+        """Blocks in all: what the layer-wise learning rate counts."""
+        return sum(self.depths)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        x: Tensor = self.stem(image.permute(0, 2, 3, 1).contiguous())  # (N, H/4, W/4, C)
+        maps = []
+        for stage in self.stages:
+            x = stage(x)  # (N, H_i, W_i, C_i)
+            maps.append(x.permute(0, 3, 1, 2))  # (N, C_i, H_i, W_i)
+            if stage.downsample is not None:
+                x = stage.downsample(x)  # (N, H_i/2, W_i/2, 2 C_i)
+        return maps
+
+    def init_weights(self) -> None:
+        """Draw every Linear again, the offset and mask projections too, from the truncated normal; zero their biases."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                _init_linear(module)
+
+    def layer_ids(self) -> dict[str, int]:
+        """The depth that layer-wise learning-rate decay gives each parameter: the stem 0, block by block 1..num_layers.
+
+        As released, a stage's `norm` and `downsample` count with the first block of the next stage, the last stage's `norm` with
+        the first block of its own, and the j-th extra post-norm with the j-th block.
+        """
+        first = [1 + blocks for blocks in accumulate(self.depths, initial=0)][:-1]
+        ids = {}
+        for name, _ in self.named_parameters():
+            part, *rest = name.split(".")
+            if part == "stem":
+                ids[name] = 0
+            elif rest[1] in ("norm", "downsample"):
+                ids[name] = first[min(int(rest[0]) + 1, len(first) - 1)]
+            else:
+                ids[name] = first[int(rest[0])] + int(rest[2])
+        return ids
+
+
+class Stem(nn.Module):
+    """Two stride-2 convolutions: (N, I, J, 3) to (N, I/4, J/4, C)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = ChannelsLastConv(3, channels // 2)
+        self.norm1 = nn.LayerNorm(channels // 2, eps=EPS)
+        self.conv2 = ChannelsLastConv(channels // 2, channels)
+        self.norm2 = nn.LayerNorm(channels, eps=EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.gelu(self.norm1(self.conv1(x)))  # (N, I/2, J/2, C/2)
+        y: Tensor = self.norm2(self.conv2(x))  # (N, I/4, J/4, C)
+        return y
+
+
+class Stage(nn.Module):
+    """Blocks at one resolution; `downsample` leads to the next stage and is called by the backbone, after the map is taken."""
+
+    def __init__(
+        self, blocks: list["Block"], channels: int, *, final_norm: bool, extra_post_norm_blocks: Sequence[int], downsample: bool
+    ) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = nn.LayerNorm(channels, eps=EPS) if final_norm else None
+        self.extra_post_norm_blocks = tuple(extra_post_norm_blocks)
+        if extra_post_norm_blocks:
+            self.extra_post_norms = nn.ModuleList(nn.LayerNorm(channels, eps=EPS) for _ in extra_post_norm_blocks)
+        self.downsample = Downsample(channels) if downsample else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        for j, block in enumerate(self.blocks):
+            x = block(x)
+            if j in self.extra_post_norm_blocks:
+                x = self.extra_post_norms[self.extra_post_norm_blocks.index(j)](x)
+        return x if self.norm is None else self.norm(x)
+
+
+class Downsample(nn.Module):
+    """Between stages: half the side, twice the channels, (N, H, W, C) to (N, H/2, W/2, 2C)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = ChannelsLastConv(channels, 2 * channels, bias=False)
+        self.norm = nn.LayerNorm(2 * channels, eps=EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.norm(self.conv(x))  # (N, H/2, W/2, 2C)
+        return y
+
+
+class Block(nn.Module):
+    """DCNv3 mixes neighbouring pixels, an MLP mixes channels; each is added to its input. (N, H, W, C) to the same."""
+
+    def __init__(
+        self,
+        channels: int,
+        groups: int,
+        *,
+        mlp_ratio: float,
+        drop_path_rate: float,
+        norm: Norm,
+        layer_scale: float | None,
+        offset_scale: float,
+        dw_kernel_size: int | None,
+        center_feature_scale: bool,
+        recompute: bool,
+    ) -> None:
+        super().__init__()
+        self.norm = norm
+        self.recompute = recompute
+        self.layer_scale1 = None if layer_scale is None else nn.Parameter(torch.full((channels,), layer_scale))
+        self.layer_scale2 = None if layer_scale is None else nn.Parameter(torch.full((channels,), layer_scale))
+        self.norm1 = nn.LayerNorm(channels, eps=EPS)
+        self.dcn = DCNv3(
+            channels,
+            groups,
+            dw_kernel_size=dw_kernel_size,
+            offset_scale=offset_scale,
+            center_feature_scale=center_feature_scale,
+        )
+        self.drop_path = DropPath(drop_path_rate)
+        self.norm2 = nn.LayerNorm(channels, eps=EPS)
+        self.mlp = MLP(channels, int(channels * mlp_ratio))
+        if norm == "res_post":
+            self.res_post_norm1 = nn.LayerNorm(channels, eps=EPS)
+            self.res_post_norm2 = nn.LayerNorm(channels, eps=EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.recompute and torch.is_grad_enabled():
+            y: Tensor = checkpoint(self._forward, x, use_reentrant=False)
+            return y
+        return self._forward(x)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        if self.norm == "post":
+            x = self.drop_path(x, self.norm1(self.dcn(x)), self.layer_scale1)
+            return self.drop_path(x, self.norm2(self.mlp(x)), self.layer_scale2)
+        if self.norm == "res_post":
+            x = self.drop_path(x, self.res_post_norm1(self.dcn(self.norm1(x))))
+            return self.drop_path(x, self.res_post_norm2(self.mlp(self.norm2(x))))
+        x = self.drop_path(x, self.dcn(self.norm1(x)), self.layer_scale1)
+        return self.drop_path(x, self.mlp(self.norm2(x)), self.layer_scale2)
+
+
+class MLP(nn.Module):
+    """Two layers a pixel with a GELU between."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(channels, hidden)
+        self.fc2 = nn.Linear(hidden, channels)
+        _init_linear(self.fc1)
+        _init_linear(self.fc2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.fc2(nn.functional.gelu(self.fc1(x)))  # (N, H, W, C)
+        return y
+
+
+class DropPath(nn.Module):
+    """x + scale * branch, and in training each sample's branch is left out with probability `rate`, the others growing to match.
+
+    Source: Huang et al., "Deep Networks with Stochastic Depth" (2016). Scale and drop are one small factor, so that the sum
+    reads and writes the large maps once.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor, branch: Tensor, scale: Tensor | None = None) -> Tensor:
+        if self.training and self.rate > 0:
+            keep = 1 - self.rate
+            kept = x.new_empty(x.shape[0], 1, 1, 1).bernoulli_(keep) / keep  # (N, 1, 1, 1)
+            scale = kept if scale is None else kept * scale  # (N, 1, 1, C)
+        return x + branch if scale is None else torch.addcmul(x, branch, scale)
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate:.3f}"
+
+
+class ChannelsLastConv(nn.Conv2d):
+    """A 3x3 stride-2 convolution of (N, H, W, C) maps; the permutes are views, and the memory stays channels last."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, bias: bool = True) -> None:
+        super().__init__(in_channels, out_channels, kernel_size=3, stride=2, padding=1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # (N, H/2, W/2, C_out)
+
+
+def _init_linear(linear: nn.Linear) -> None:
+    nn.init.trunc_normal_(linear.weight, std=0.02)
+    nn.init.zeros_(linear.bias)
+
+
+def _check(
+    channels: int,
+    depths: Sequence[int],
+    groups: Sequence[int],
+    *,
+    norm: str,
+    layer_scale: float | None,
+    extra_post_norm_blocks: Sequence[int],
+) -> None:
+    if len(depths) != 4 or len(groups) != 4:
+        raise ValueError(f"depths and groups must have one entry for each of 4 stages, got depths={depths} and groups={groups}")
+    if channels % 2:
+        raise ValueError(f"channels must be even, since the stem starts with half of them, got {channels}; try {channels + 1}")
+    for i, group in enumerate(groups):
+        if (channels * 2**i) % group:
+            raise ValueError(f"the channels of stage {i}, {channels * 2**i}, must be divisible by its groups, got {group}")
+    if norm not in get_args(Norm):
+        raise ValueError(f"norm must be one of {', '.join(get_args(Norm))}, got {norm!r}")
+    if norm == "res_post" and layer_scale is not None:
+        raise ValueError(f'norm="res_post" has no layer scale, got layer_scale={layer_scale}; use layer_scale=None or norm="pre"')
+    outside = [j for j in extra_post_norm_blocks if not 0 <= j < depths[2]]
+    if outside:
+        raise ValueError(f"extra_post_norm_blocks counts the {depths[2]} blocks of the third stage from 0, got {outside}")

@@ -1,0 +1,74 @@
+"""Segmentor: backbone, decode head and auxiliary head as one model, with its loss and its prediction.
+
+Layout: images (N, 3, H, W) normalised floats, labels (N, H, W) class indices with 255 ignored. Letters: N images, H and W pixels,
+K classes.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from vistalib.models.fcn import FCNHead
+from vistalib.models.heads import Head, resize
+from vistalib.models.internimage import InternImage
+
+IGNORE_INDEX = 255
+AUXILIARY_MAP = 2  # the auxiliary head reads the third map, at 1/16 of the image
+AUXILIARY_WEIGHT = 0.4
+
+
+class Segmentor(nn.Module):
+    """An image (N, 3, H, W) becomes logits (N, K, H/4, W/4); `loss` and `predict` resize them to the pixels of the image."""
+
+    def __init__(self, backbone: InternImage, decode_head: Head, auxiliary_head: FCNHead | None = None) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.decode_head = decode_head
+        self.auxiliary_head = auxiliary_head
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits: Tensor = self.decode_head(self.backbone(image))  # (N, K, H/4, W/4)
+        return logits
+
+    def loss(self, image: Tensor, label: Tensor) -> dict[str, Tensor]:
+        """Losses and accuracies (percent) of a batch; the total loss is the sum of the entries with "loss" in their name.
+
+        Cross-entropy at the size of `label` (N, H, W), averaged over **all** pixels as released: ignored ones (255) add
+        nothing to the sum and still count in the divisor. The auxiliary loss has its weight of 0.4 inside.
+        """
+        maps = self.backbone(image)
+        losses = _loss("decode", self.decode_head(maps), label, weight=1.0)
+        if self.auxiliary_head is not None:
+            losses |= _loss("aux", self.auxiliary_head(maps[AUXILIARY_MAP]), label, weight=AUXILIARY_WEIGHT)
+        return losses
+
+    @torch.no_grad()
+    def predict(self, image: Tensor) -> Tensor:
+        """The most likely class of every pixel, (N, H, W) int64, at the size of `image`."""
+        return resize(self(image), (image.shape[2], image.shape[3])).argmax(dim=1)  # (N, H, W)
+
+    @property
+    def num_classes(self) -> int:
+        return self.decode_head.num_classes
+
+    @property
+    def num_layers(self) -> int:
+        """Blocks of the backbone: what the layer-wise learning rate counts."""
+        return self.backbone.num_layers
+
+    def layer_ids(self) -> dict[str, int]:
+        """The depth of every parameter for layer-wise learning-rate decay: 0 the stem, 1..num_layers the blocks, then the heads."""
+        ids = {f"backbone.{name}": depth for name, depth in self.backbone.layer_ids().items()}
+        return {name: ids.get(name, self.num_layers + 1) for name, _ in self.named_parameters()}
+
+
+def _loss(name: str, logits: Tensor, label: Tensor, *, weight: float) -> dict[str, Tensor]:
+    logits = resize(logits, (label.shape[1], label.shape[2]))  # (N, K, H, W)
+    total = nn.functional.cross_entropy(logits, label, ignore_index=IGNORE_INDEX, reduction="sum")
+    return {f"{name}.loss_ce": weight * total / label.numel(), f"{name}.acc_seg": _accuracy(logits.detach(), label)}
+
+
+def _accuracy(logits: Tensor, label: Tensor) -> Tensor:
+    """Percent of the pixels that count whose most likely class is right; 100 where none counts."""
+    tiny = torch.finfo(torch.float32).eps
+    right = (logits.argmax(dim=1) == label).sum()
+    return (right + tiny) * (100 / ((label != IGNORE_INDEX).sum() + tiny))

@@ -1,0 +1,64 @@
+"""UPerHead: pyramid pooling on the coarsest map, a feature pyramid down to the finest, and all levels fused.
+
+Source: Xiao et al., "Unified Perceptual Parsing for Scene Understanding" (2018), figure 4; pyramid pooling from Zhao et al.,
+"Pyramid Scene Parsing Network" (2017). Layout and letters: see `heads`.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from vistalib.models.heads import Head, conv_bn_relu, resize, side
+
+
+class UPerHead(Head):
+    """Four maps (N, C_i, H_i, W_i) to logits (N, K, H_0, W_0)."""
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        *,
+        channels: int = 512,
+        num_classes: int,
+        dropout: float = 0.1,
+        pool_scales: Sequence[int] = (1, 2, 3, 6),
+    ) -> None:
+        super().__init__(channels, num_classes, dropout)
+        *finer, top = in_channels
+        self.ppm = PyramidPooling(top, channels, pool_scales)
+        self.bottleneck = conv_bn_relu(top + len(pool_scales) * channels, channels, 3)
+        self.lateral_convs = nn.ModuleList(conv_bn_relu(c, channels) for c in finer)
+        self.fpn_convs = nn.ModuleList(conv_bn_relu(channels, channels, 3) for _ in finer)
+        self.fpn_bottleneck = conv_bn_relu(len(in_channels) * channels, channels, 3)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        *finer, top = maps
+        x: Tensor = self.bottleneck(torch.cat([top, *self.ppm(top)], dim=1))  # (N, C, H_3, W_3)
+        levels = [x]
+        for lateral, fine in zip(reversed(self.lateral_convs), reversed(finer), strict=True):
+            x = lateral(fine) + resize(x, side(fine))  # (N, C, H_i, W_i)
+            levels.insert(0, x)
+        smooth = [conv(level) for conv, level in zip(self.fpn_convs, levels[:-1], strict=True)] + levels[-1:]
+        fused = torch.cat([resize(level, side(maps[0])) for level in smooth], dim=1)  # (N, 4 C, H_0, W_0)
+        return self.classify(self.fpn_bottleneck(fused))  # (N, K, H_0, W_0)
+
+
+class PyramidPooling(nn.ModuleList):
+    """The mean of a map over grids of s x s cells, for each scale s; each mixed by a 1x1 convolution and resized back."""
+
+    def __init__(self, in_channels: int, channels: int, pool_scales: Sequence[int]) -> None:
+        super().__init__(conv_bn_relu(in_channels, channels) for _ in pool_scales)
+        self.pool_scales = tuple(pool_scales)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        outputs = []
+        for scale, unit in zip(self.pool_scales, self, strict=True):
+            if unit.bn.training and x.shape[0] * scale**2 == 1:
+                raise ValueError(
+                    "batch norm needs more than one value a channel in training, and pooling one image to 1x1 leaves one; "
+                    "use a batch of at least 2 images a rank, or freeze the statistics with head.ppm[0].bn.eval()"
+                )
+            pooled = nn.functional.adaptive_avg_pool2d(x, scale)  # (N, C, s, s)
+            outputs.append(resize(unit(pooled), side(x)))  # (N, C, H, W)
+        return outputs
