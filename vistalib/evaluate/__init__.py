@@ -1,0 +1,18 @@
+"""Scores: confusion matrix, inference, evaluation of a dataset, and the check by Cityscapes' own scripts."""
+
+from vistalib.evaluate.cityscapes_scripts import score_with_cityscapes_scripts, scripts_check
+from vistalib.evaluate.confusion import ConfusionMatrix
+from vistalib.evaluate.dataset import Evaluation, evaluate_dataset
+from vistalib.evaluate.inference import MULTI_SCALES, Window, predict_labels, predict_probabilities
+
+__all__ = [
+    "MULTI_SCALES",
+    "ConfusionMatrix",
+    "Evaluation",
+    "Window",
+    "evaluate_dataset",
+    "predict_labels",
+    "predict_probabilities",
+    "score_with_cityscapes_scripts",
+    "scripts_check",
+]
