@@ -137,7 +137,6 @@ CITYSCAPES = LabelTable(
 
 TRAIN_CLASSES: tuple[str, ...] = tuple(label.name for label in CITYSCAPES.trained)
 TRAIN_COLORS: NDArray[np.uint8] = np.array([label.color for label in CITYSCAPES.trained], np.uint8)  # (19, 3)
-CITYSCAPES_19 = (TRAIN_CLASSES, TRAIN_COLORS)
 
 
 @dataclass(frozen=True)
@@ -220,6 +219,8 @@ VISTAS_V1_2: tuple[VistasClass, ...] = (
     VistasClass("void--unlabeled", "Unlabeled", (0, 0, 0), False, False),
 )
 
+VISTAS_NAMES: tuple[str, ...] = tuple(entry.name for entry in VISTAS_V1_2)
+
 # What the released Mapillary training maps to the 19 classes; a class that is not here is ignored there.
 VISTAS_TO_CITYSCAPES: dict[str, str] = {
     "construction--flat--road": "road",
@@ -250,7 +251,7 @@ VISTAS_TO_CITYSCAPES: dict[str, str] = {
 }
 
 
-def vistas_to_train_id(names: tuple[str, ...] = tuple(c.name for c in VISTAS_V1_2)) -> NDArray[np.uint8]:
+def vistas_to_train_id(names: tuple[str, ...] = VISTAS_NAMES) -> NDArray[np.uint8]:
     """(256,): position in `names` (a configuration's label names, in order) -> training id, `IGNORE_INDEX` for the rest.
 
     The map goes by name, never by position: another version of the dataset orders its classes otherwise.
