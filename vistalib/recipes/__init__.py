@@ -1,0 +1,40 @@
+"""Named recipes, and the function that runs one: model, data, training and evaluation put together."""
+
+import difflib
+
+from vistalib.recipes.recipe import DEFAULT_SPLITS, Dataset, Recipe, Roots, Source
+from vistalib.recipes.released import released
+from vistalib.recipes.run import RunResult, TrainedModel, open_run, run
+from vistalib.recipes.small import small
+
+__all__ = [
+    "DEFAULT_SPLITS",
+    "Dataset",
+    "Recipe",
+    "Roots",
+    "RunResult",
+    "Source",
+    "TrainedModel",
+    "get_recipe",
+    "list_recipes",
+    "open_run",
+    "run",
+]
+
+
+def list_recipes() -> list[str]:
+    """Names of all recipes: the released ones first, then those for small machines."""
+    return [recipe.name for recipe in _all()]
+
+
+def get_recipe(name: str) -> Recipe:
+    """The recipe called `name`; a `ValueError` names the nearest ones when there is none."""
+    for recipe in _all():
+        if recipe.name == name:
+            return recipe
+    near = difflib.get_close_matches(name, list_recipes(), n=3, cutoff=0.3)
+    raise ValueError(f"a recipe must be one of list_recipes(), got {name!r}; did you mean {' or '.join(near) or 'another'}?")
+
+
+def _all() -> list[Recipe]:
+    return released() + small()

@@ -1,0 +1,206 @@
+"""The whole story on two CPU cores: streets are drawn, a network is pretrained, finetuned, evaluated and compared.
+
+Four runs share one model and one schedule shape. `pretrain` sees streets in the Vistas layout, `finetune` continues on the
+few streets in the Cityscapes layout; the controls `scratch` and `scratch_total` see those few alone, for the finetuning
+budget and for the budget of both stages. The folder that this leaves is read by `vistalib.viz.write_report` and by the book.
+"""
+
+import dataclasses
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vistalib.data import Cityscapes, synthesize
+from vistalib.evaluate import MULTI_SCALES, Evaluation, evaluate_dataset, predict_labels, scripts_check
+from vistalib.files import read_json, replacing, write_json
+from vistalib.models import Segmentor
+from vistalib.provenance import peak_memory_mb, provenance
+from vistalib.recipes import small
+from vistalib.recipes.recipe import Recipe, Roots
+from vistalib.recipes.run import RunResult, run
+from vistalib.recipes.sampling import sampling_pattern
+
+EXAMPLES = 3  # validation images kept with their predictions
+COMMANDS = (
+    "vistalib train upernet_internimage_l_512x1024_80k_mapillary --vistas VISTAS --cityscapes CITYSCAPES --out runs/pretrain",
+    "vistalib train upernet_internimage_l_512x1024_160k_mapillary2cityscapes --cityscapes CITYSCAPES "
+    "--start-from runs/pretrain --out runs/finetune",
+    "vistalib evaluate runs/finetune --cityscapes CITYSCAPES --multi-scale --out predictions",
+)
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """How much of everything; the defaults fit ten minutes on two cores."""
+
+    seed: int = 0
+    """Seed of the weights and of the order of the images; the streets stay the same."""
+    vistas: tuple[int, int] = (112, 16)
+    """Images drawn for training and validation in the Vistas layout."""
+    cityscapes: tuple[int, int] = (16, 24)
+    """Images drawn for training and validation in the Cityscapes layout."""
+    shrink: int = 1
+    """Divide every number of iterations by this, to try the machinery."""
+
+
+@dataclass(frozen=True)
+class _Stage:
+    name: str
+    title: str
+    recipe: Recipe
+    starts_from: str | None = None
+
+
+def run_demo(folder: str | Path, settings: DemoSettings, *, data: str | Path | None = None) -> dict[str, Any]:
+    """Run the demo into `folder` and return its record, which also lies there as `demo.json`.
+
+    `data` is where the streets are drawn (default: `folder`/streets); streets drawn before with the same numbers are used
+    again, and runs that were interrupted go on. Beside the record lie `examples.npz` (images, truth, predictions),
+    `sampling.npz` (where the network looked) and `runs/`. Raises `ValueError` when `folder` holds a demo of other settings.
+    """
+    folder, began = Path(folder), time.monotonic()
+    streets = Path(data) if data is not None else folder / "streets"
+    _claim(folder, settings)
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "draw the streets"):
+        roots = draw_streets(streets, settings)
+    results: dict[str, RunResult] = {}
+    for stage in _stages(settings):
+        print(f"\n{stage.title}: {stage.recipe.settings.iterations} iterations", flush=True)
+        with _timed(seconds, stage.name):
+            results[stage.name] = run(
+                stage.recipe,
+                roots,
+                folder=folder / "runs" / stage.name,
+                start_from=None if stage.starts_from is None else folder / "runs" / stage.starts_from,
+                resume=True,
+                device="cpu",
+                num_workers=0,
+                in_memory=True,
+            )
+        print(f"{stage.title}: mIoU {100 * results[stage.name].evaluation.mean_iou:.1f}%", flush=True)
+    validation = Cityscapes(_root(roots.cityscapes), "val")
+    with _timed(seconds, "multi-scale evaluation"):
+        multi = {name: _multi_scale(results[name].model, validation) for name in ("finetune", "scratch_total")}
+    with _timed(seconds, "check and pictures"):
+        check = _check(results["finetune"].model, validation, folder)
+        _save_examples(folder, validation, {name: result.model for name, result in results.items() if name != "pretrain"})
+        pattern = sampling_pattern(results["finetune"].model, validation, scale=small.TINY_SCALE)
+        with replacing(folder / "sampling.npz") as path:
+            np.savez_compressed(path, **pattern)
+    record = {
+        "facts": provenance(),
+        "settings": dataclasses.asdict(settings),
+        "classes": list(validation.classes),
+        "colors": validation.colors.tolist(),
+        "runs": [_run_record(stage, results[stage.name], seconds, multi) for stage in _stages(settings)],
+        "stages": [{"name": name, "seconds": round(value, 1)} for name, value in seconds.items()],
+        "seconds": round(time.monotonic() - began, 1),
+        "peak_memory_mb": round(peak_memory_mb()),
+        "scripts_check": check,
+        "commands": list(COMMANDS),
+    }
+    write_json(folder / "demo.json", record)
+    return record
+
+
+def draw_streets(root: Path, settings: DemoSettings) -> Roots:
+    """Draw both datasets under `root`, or use those that a demo with the same numbers drew there."""
+    vistas, cityscapes = root / "vistas", root / "cityscapes"
+    training, validation = settings.vistas
+    synthesize(vistas, layout="vistas", num_images={"training": training, "validation": validation}, seed=1)
+    training, validation = settings.cityscapes
+    synthesize(cityscapes, layout="cityscapes", num_images={"train": training, "val": validation}, seed=2)
+    return Roots(vistas=vistas, cityscapes=cityscapes)
+
+
+def _stages(settings: DemoSettings) -> list[_Stage]:
+    def prepared(recipe: Recipe) -> Recipe:
+        iterations = max(2, recipe.settings.iterations // settings.shrink)
+        schedule = dataclasses.replace(
+            recipe.settings,
+            iterations=iterations,
+            warmup_iters=iterations // 10,
+            evaluate_every=iterations,
+            seed=settings.seed,
+        )
+        return dataclasses.replace(recipe, settings=schedule)
+
+    return [
+        _Stage("pretrain", "Pretrained on Vistas streets", prepared(small.pretrain())),
+        _Stage("finetune", "Pretrained, then finetuned", prepared(small.finetune()), starts_from="pretrain"),
+        _Stage("scratch", "From scratch, finetuning budget", prepared(small.scratch())),
+        _Stage("scratch_total", "From scratch, total budget", prepared(small.scratch_total())),
+    ]
+
+
+def _claim(folder: Path, settings: DemoSettings) -> None:
+    """Refuse a folder that holds a demo of other settings; mark a new one."""
+    mark, wanted = folder / "settings.json", dataclasses.asdict(settings)
+    wanted = {name: list(value) if isinstance(value, tuple) else value for name, value in wanted.items()}
+    if mark.exists():
+        found = read_json(mark)
+        if found != wanted:
+            raise ValueError(f"{folder} holds a demo of other settings ({found}); give another folder, or delete it")
+    elif folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"the demo needs a new or empty folder, got {folder} with other files in it; give another folder")
+    write_json(mark, wanted)
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    seconds[name] = time.monotonic() - began
+
+
+def _root(path: Path | None) -> Path:
+    assert path is not None
+    return path
+
+
+def _multi_scale(model: Segmentor, validation: Cityscapes) -> Evaluation:
+    return evaluate_dataset(model, validation, scale=small.TINY_SCALE, scales=MULTI_SCALES, flip=True)
+
+
+def _check(model: Segmentor, validation: Cityscapes, folder: Path) -> dict[str, Any]:
+    """The finetuned model's label-id PNGs, scored by the benchmark's own scripts and by us."""
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        predictions = Path(scratch) / "predictions"
+        scored = evaluate_dataset(model, validation, scale=small.TINY_SCALE, export=predictions)
+        return scripts_check(scored, predictions, validation.root / "gtFine" / "val")
+
+
+def _save_examples(folder: Path, validation: Cityscapes, models: dict[str, Segmentor]) -> None:
+    chosen = np.linspace(0, len(validation) - 1, min(EXAMPLES, len(validation))).round().astype(int)
+    pairs = [validation.read(int(i)) for i in chosen]
+    arrays = {"image": np.stack([image for image, _ in pairs]), "target": np.stack([target for _, target in pairs])}
+    for name, model in models.items():
+        arrays[f"prediction_{name}"] = np.stack([predict_labels(model, image, scale=small.TINY_SCALE) for image, _ in pairs])
+    with replacing(folder / "examples.npz") as path:
+        np.savez_compressed(path, **arrays)
+
+
+def _run_record(stage: _Stage, result: RunResult, seconds: dict[str, float], multi: dict[str, Evaluation]) -> dict[str, Any]:
+    evaluations = [result.evaluation.to_json()]
+    if stage.name in multi:
+        evaluations.append(multi[stage.name].to_json())
+    return {
+        "name": stage.name,
+        "title": stage.title,
+        "dataset": stage.recipe.train.kind,
+        "seed": stage.recipe.settings.seed,
+        "iterations": stage.recipe.settings.iterations,
+        "folder": f"runs/{stage.name}",
+        "seconds": round(seconds[stage.name], 1),
+        "evaluations": evaluations,
+    }
+
+
+__all__ = ["DemoSettings", "draw_streets", "run_demo"]

@@ -1,0 +1,86 @@
+"""What a training run is, as data: which model, which images, which augmentation, which schedule.
+
+A recipe is one frozen dataclass. A function returns it, `vistalib train NAME --help` shows every value of it, the command
+line overrides any of them, and the run's folder keeps it as JSON.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from vistalib.data import AugmentationSettings, Cityscapes, Folder, Vistas
+from vistalib.train import TrainSettings
+
+Kind = Literal["vistas", "cityscapes", "folder"]
+Dataset = Vistas | Cityscapes | Folder
+DEFAULT_SPLITS: dict[Kind, tuple[str, str]] = {  # training, validation
+    "vistas": ("training", "validation"),
+    "cityscapes": ("train", "val"),
+    "folder": ("train", "val"),
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One split of one dataset: `kind` says which layout, `split` is the split's name in that layout."""
+
+    kind: Kind
+    split: str
+
+
+@dataclass(frozen=True)
+class Roots:
+    """Where the datasets lie on this machine; only those that a recipe uses need be given."""
+
+    vistas: Path | None = None
+    """Folder of Mapillary Vistas: it holds training/ and validation/."""
+    cityscapes: Path | None = None
+    """Folder of Cityscapes: it holds leftImg8bit/ and gtFine/."""
+    folder: Path | None = None
+    """Folder of your own data: it holds images/, labels/ and classes.json."""
+
+    def open(self, source: Source) -> Dataset:
+        """Open a source's dataset; raises `ValueError` when its folder was not given or is not such a dataset."""
+        root: Path | None = getattr(self, source.kind)
+        if root is None:
+            raise ValueError(
+                f"this recipe reads {source.kind} ({source.split}), and no folder was given for it; add --{source.kind} DIR"
+            )
+        match source.kind:
+            case "vistas":
+                return Vistas(root, source.split)
+            case "cityscapes":
+                return Cityscapes(root, source.split)
+            case "folder":
+                return Folder(root, source.split)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One named training run, complete but for the folders of this machine."""
+
+    name: str
+    """The recipe's name; released configurations keep the names they were released under."""
+    model: str
+    """Name of the model in `vistalib.models.list_models()`."""
+    num_classes: int | None
+    """Channels of the logits; None takes the number of classes of the training data."""
+    train: Source
+    """What is trained on."""
+    validation: Source
+    """What is evaluated on."""
+    augmentation: AugmentationSettings
+    """Resize, crop, flip, colour."""
+    settings: TrainSettings
+    """Optimizer, schedule, logging, checkpoints."""
+    batch_size: int
+    """Images a step over all ranks together."""
+    evaluation_scale: tuple[int, int]
+    """(width, height) that an image is fitted into before it is evaluated."""
+    starts_from: str | None = None
+    """Name of the recipe or backbone whose weights this one was published with; give yours with --start-from."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The recipe as plain JSON values."""
+        return dataclasses.asdict(self)

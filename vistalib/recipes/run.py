@@ -1,0 +1,112 @@
+"""Running a recipe: model, data and training put together, evaluated, and left in a folder that others can open.
+
+The folder holds `log.jsonl` and `checkpoints/` (see `vistalib.train`), `run.json` (the recipe, the classes and their colours,
+the machine) and `evaluation.json` (the last evaluation).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vistalib.data import Augmentation, InMemory, TrainLoader
+from vistalib.evaluate import Evaluation, evaluate_dataset
+from vistalib.files import read_json, write_json
+from vistalib.models import LoadReport, Segmentor, create_model, load_weights
+from vistalib.provenance import provenance
+from vistalib.recipes.recipe import Dataset, Recipe, Roots
+from vistalib.train import FitResult, fit, load_checkpoint
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What `run` leaves in memory: the trained model, how training went, and the last evaluation."""
+
+    model: Segmentor
+    fit: FitResult
+    evaluation: Evaluation
+    load_report: LoadReport | None
+
+
+def run(
+    recipe: Recipe,
+    roots: Roots,
+    *,
+    folder: str | Path,
+    start_from: str | Path | None = None,
+    resume: bool = False,
+    device: str | None = None,
+    num_workers: int = 2,
+    in_memory: bool = False,
+) -> RunResult:
+    """Train `recipe` and evaluate it.
+
+    `folder` receives the run. `start_from` is a checkpoint, a run folder or a weight file whose matching tensors the model
+    starts from. `resume` continues an interrupted run in `folder` exactly. `device` defaults to the GPU where there is one.
+    `num_workers` processes decode and crop; `in_memory` decodes each image once and keeps it, for datasets that fit.
+
+    Raises `ValueError` for anything the user can repair: a dataset folder, an unknown model, a checkpoint of another model.
+    """
+    folder = Path(folder)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    train_data, validation_data = roots.open(recipe.train), roots.open(recipe.validation)
+    torch.manual_seed(recipe.settings.seed)
+    model = create_model(recipe.model, num_classes=recipe.num_classes or len(train_data.classes))
+    report = load_weights(model, load_checkpoint(start_from).model) if start_from is not None else None
+    loader = TrainLoader(
+        InMemory(train_data) if in_memory else train_data,
+        Augmentation(recipe.augmentation),
+        batch_size=recipe.batch_size,
+        seed=recipe.settings.seed,
+        num_workers=num_workers,
+    )
+    evaluations: list[Evaluation] = []
+
+    def evaluate(trained: torch.nn.Module) -> dict[str, Any]:
+        write_json(folder / "run.json", _facts(recipe, train_data, model, start_from))
+        evaluations.append(evaluate_dataset(trained, validation_data, scale=recipe.evaluation_scale, device=device))
+        write_json(folder / "evaluation.json", evaluations[-1].to_json())
+        return {name: value for name, value in evaluations[-1].to_json().items() if name != "confusion"}
+
+    result = fit(model, loader, recipe.settings, folder=folder, evaluate=evaluate, device=device, resume=resume)
+    if not evaluations:  # a finished run that was resumed: nothing was left to train
+        evaluate(model)
+    return RunResult(model, result, evaluations[-1], report)
+
+
+def _facts(recipe: Recipe, data: Dataset, model: Segmentor, start_from: str | Path | None) -> dict[str, Any]:
+    return {
+        "recipe": recipe.to_json(),
+        "num_classes": recipe.num_classes or len(data.classes),
+        "classes": list(data.classes),
+        "colors": np.asarray(data.colors).tolist(),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "started_from": None if start_from is None else str(start_from),
+        "facts": provenance(),
+    }
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model with what is needed to use it: its classes, their colours, and the size it was evaluated at."""
+
+    model: Segmentor
+    classes: tuple[str, ...]
+    colors: np.ndarray[Any, np.dtype[np.uint8]]  # (C, 3) RGB
+    scale: tuple[int, int]  # (width, height)
+
+
+def open_run(folder: str | Path, *, device: str = "cpu") -> TrainedModel:
+    """Open the model that a run left in `folder`, ready to predict.
+
+    Raises `ValueError` when `folder` is not a finished run's folder or its checkpoint does not fit its recipe.
+    """
+    folder = Path(folder)
+    facts = read_json(folder / "run.json")
+    model = create_model(facts["recipe"]["model"], num_classes=facts["num_classes"])
+    load_weights(model, load_checkpoint(folder).model)
+    width, height = facts["recipe"]["evaluation_scale"]
+    colors = np.asarray(facts["colors"], dtype=np.uint8)
+    return TrainedModel(model.to(device).eval(), tuple(facts["classes"]), colors, (width, height))

@@ -1,0 +1,89 @@
+"""Recipes for a machine without a GPU: the same code and the same schedule in miniature.
+
+The demo's four recipes share one model, one crop and one rate; they differ in what they train on and for how long. The
+two controls start from random weights, one with the finetuning budget and one with the budget of both stages together.
+"""
+
+from vistalib.data import AugmentationSettings
+from vistalib.recipes.recipe import Recipe, Source
+from vistalib.train import TrainSettings
+
+PRETRAIN, FINETUNE = 360, 160  # iterations of the demo's two stages
+TINY_SCALE, TINY_CROP = (512, 256), (128, 256)  # (width, height), (height, width)
+
+
+def _tiny(
+    task: str, source: Source, iterations: int, *, ratio_range: tuple[float, float], starts_from: str | None = None
+) -> Recipe:
+    return Recipe(
+        name=f"upernet_internimage_nano_128x256_{iterations}_{task}",
+        model="upernet_internimage_nano",
+        num_classes=19,
+        train=source,
+        validation=Source("cityscapes", "val"),
+        augmentation=AugmentationSettings(scale=TINY_SCALE, ratio_range=ratio_range, crop=TINY_CROP),
+        settings=TrainSettings(
+            iterations=iterations,
+            learning_rate=1e-3,
+            layer_decay=0.94,
+            clip_norm=1.0,
+            warmup_iters=iterations // 10,
+            log_every=10,
+            checkpoint_every=100,
+            evaluate_every=iterations,
+        ),
+        batch_size=8,
+        evaluation_scale=TINY_SCALE,
+        starts_from=starts_from,
+    )
+
+
+def pretrain() -> Recipe:
+    """The demo's first stage: streets in the Vistas layout."""
+    return _tiny("mapillary", Source("vistas", "training+validation"), PRETRAIN, ratio_range=(0.5, 1.0))
+
+
+def finetune() -> Recipe:
+    """The demo's second stage: streets in the Cityscapes layout, from the first stage's checkpoint."""
+    return _tiny(
+        "mapillary2cityscapes", Source("cityscapes", "train"), FINETUNE, ratio_range=(0.5, 2.0), starts_from=pretrain().name
+    )
+
+
+def scratch() -> Recipe:
+    """First control: Cityscapes alone, the finetuning budget."""
+    return _tiny("cityscapes", Source("cityscapes", "train"), FINETUNE, ratio_range=(0.5, 2.0))
+
+
+def scratch_total() -> Recipe:
+    """Second control: Cityscapes alone, the budget of both stages."""
+    return _tiny("cityscapes", Source("cityscapes", "train"), PRETRAIN + FINETUNE, ratio_range=(0.5, 2.0))
+
+
+def own_streets() -> Recipe:
+    """A dataset of one's own in the folder layout, from random weights, on two CPU cores in about twenty minutes."""
+    return Recipe(
+        name="upernet_internimage_micro_256x352_folder",
+        model="upernet_internimage_micro",
+        num_classes=None,
+        train=Source("folder", "train"),
+        validation=Source("folder", "val"),
+        augmentation=AugmentationSettings(scale=(480, 360), ratio_range=(0.5, 2.0), crop=(256, 352)),
+        settings=TrainSettings(
+            iterations=1500,
+            learning_rate=1e-3,
+            layer_decay=0.94,
+            clip_norm=1.0,
+            warmup_iters=100,
+            log_every=20,
+            checkpoint_every=250,
+            evaluate_every=500,
+        ),
+        batch_size=8,
+        evaluation_scale=(480, 360),
+    )
+
+
+def small() -> list[Recipe]:
+    """Every recipe of this module."""
+    return [pretrain(), finetune(), scratch(), scratch_total(), own_streets()]
