@@ -1,0 +1,38 @@
+"""The data room: label tables, Vistas, Cityscapes and one's own folders, the index, augmentation, sampler and loader."""
+
+from vistalib.data.augment import Augmentation, AugmentationSettings, normalize, resize, resize_label
+from vistalib.data.cityscapes import Cityscapes
+from vistalib.data.dataset import InMemory, StreetDataset
+from vistalib.data.folder import Folder
+from vistalib.data.labels import (
+    CITYSCAPES,
+    IGNORE_INDEX,
+    TRAIN_CLASSES,
+    TRAIN_COLORS,
+    VISTAS_TO_CITYSCAPES,
+    VISTAS_V1_2,
+)
+from vistalib.data.loader import TrainLoader
+from vistalib.data.sampler import Sampler
+from vistalib.data.vistas import Vistas
+
+__all__ = [
+    "CITYSCAPES",
+    "IGNORE_INDEX",
+    "TRAIN_CLASSES",
+    "TRAIN_COLORS",
+    "VISTAS_TO_CITYSCAPES",
+    "VISTAS_V1_2",
+    "Augmentation",
+    "AugmentationSettings",
+    "Cityscapes",
+    "Folder",
+    "InMemory",
+    "Sampler",
+    "StreetDataset",
+    "TrainLoader",
+    "Vistas",
+    "normalize",
+    "resize",
+    "resize_label",
+]

@@ -1,0 +1,95 @@
+"""From files to arrays: images as RGB, labels as the class indices they store; a damaged file is named, never passed on.
+
+Images go through OpenCV, which turns a photograph by its EXIF orientation as the released code does. Older versions of
+it hand out the readable part of a cut JPEG in silence, so the end mark is looked for first. Labels go through Pillow,
+which keeps the indices of a palette PNG; OpenCV may expand them to colours.
+Layout: an image is uint8 (H, W, 3) RGB, a label uint8 (H, W).
+"""
+
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as PillowImage
+
+Image = npt.NDArray[np.uint8]
+Label = npt.NDArray[np.uint8]
+
+UNKNOWN = 254  # in a look-up table: a value that the dataset's classes do not name
+
+_PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+_JPEG_START, _JPEG_END, _JPEG_SCAN = b"\xff\xd8", b"\xff\xd9", 0xDA
+_PNG_KINDS = {0: "grey", 2: "colour (RGB)", 3: "palette", 4: "grey with alpha", 6: "colour with alpha (RGBA)"}
+
+
+def read_image(path: Path) -> Image:
+    """The photograph at `path` (JPEG or PNG), (H, W, 3) RGB; `ValueError` names a missing, damaged or cut file."""
+    data = _read(path, "image")
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if _complete(data) else None
+    if pixels is None:
+        raise ValueError(
+            f"{path} must be a whole JPEG or PNG image, got {len(data)} bytes that end early or do not decode; "
+            "copy or unpack this file again"
+        )
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels), np.uint8)
+
+
+def read_label(path: Path) -> Label:
+    """The stored indices (H, W) of a palette PNG or an 8-bit grey PNG; `ValueError` names a file that is anything else."""
+    data = _read(path, "label")
+    if data[:8] != _PNG_START or len(data) < 33:
+        raise ValueError(f"{path} must be a PNG that stores class indices, got {data[:8]!r} at its start; write labels as PNG")
+    depth, kind = data[24], data[25]
+    if not (kind == 3 or (kind == 0 and depth == 8)):
+        raise ValueError(
+            f"{path} must store one class index a pixel (a palette PNG, or 8-bit grey), got {depth}-bit "
+            f"{_PNG_KINDS.get(kind, 'unknown')}: the palette was expanded or the file was converted; take the original file, "
+            "or write the indices again with Pillow in mode P or L"
+        )
+    try:
+        with PillowImage.open(io.BytesIO(data)) as image:
+            return np.array(image, np.uint8)  # (H, W)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(
+            f"{path} must be a whole PNG, got one that does not decode ({error}); copy or unpack this file again"
+        ) from None
+
+
+def map_label(label: Label, table: npt.NDArray[np.uint8], path: Path, names: str) -> Label:
+    """`table[label]`; where that is `UNKNOWN`, a `ValueError` tells the file and the values. `names` is what names them."""
+    mapped = np.asarray(cv2.LUT(label, table), np.uint8)
+    if (mapped == UNKNOWN).any():
+        values, counts = np.unique(label[mapped == UNKNOWN], return_counts=True)
+        raise ValueError(
+            f"{path} must hold only the values that {names} names, got {', '.join(map(str, values))} at {counts.sum()} pixels; "
+            "check that the labels are of this version, and take the original file again if they are"
+        )
+    return mapped
+
+
+def _read(path: Path, what: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(
+            f"the {what} {path} must be a readable file, got: {error.strerror}; restore it or mend its permissions"
+        ) from None
+
+
+def _complete(data: bytes) -> bool:
+    """Whether an image file runs to its end mark; formats other than JPEG and PNG are left to the decoder."""
+    if data.startswith(_JPEG_START):
+        return data.rfind(_JPEG_END) > _first_scan(data)
+    if data.startswith(_PNG_START):
+        return data.rfind(_PNG_END) > 0
+    return len(data) > 0
+
+
+def _first_scan(data: bytes) -> int:
+    """Where the pixels of a JPEG begin: behind every header, so that the end mark of an embedded thumbnail does not count."""
+    position = 2
+    while position + 4 <= len(data) and data[position + 1] != _JPEG_SCAN:
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return position

@@ -1,0 +1,110 @@
+"""Batches for training: decoded and augmented in worker processes, in an order that only the seed decides.
+
+Layout: image (B, 3, h, w) float32, label (B, h, w) int64, sample (B,) int64. Letters: B batch of this rank; h, w crop.
+"""
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from vistalib.data.augment import Augmentation
+from vistalib.data.dataset import Samples
+from vistalib.data.sampler import Sampler
+
+Sample = tuple[Tensor, Tensor, int]
+
+
+class TrainLoader:
+    """Endless batches of augmented samples; sample n is the same for any number of workers and ranks, and after any resume.
+
+    `batch_size` is that of all ranks together; each of the `world_size` ranks yields its equal share of every batch.
+    `num_workers=0` decodes in this process. Raises `ValueError` when the ranks cannot share a batch equally.
+    """
+
+    def __init__(
+        self,
+        dataset: Samples,
+        augmentation: Augmentation,
+        *,
+        batch_size: int,
+        seed: int = 0,
+        num_workers: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if batch_size < 1 or world_size < 1 or batch_size % world_size:
+            nearest = max(1, round(batch_size / max(world_size, 1))) * max(world_size, 1)
+            raise ValueError(
+                f"batch_size (of all ranks together) must be a positive multiple of world_size, got batch_size={batch_size} "
+                f"and world_size={world_size}; try batch_size={nearest}"
+            )
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank must lie in 0..{world_size - 1}, got {rank}; ranks count from 0")
+        self.sampler = Sampler(len(dataset), seed)
+        self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
+        self.num_workers = num_workers
+        self._samples = _AugmentedSamples(dataset, augmentation, self.sampler)
+
+    def batches(self, start: int = 0) -> Iterator[dict[str, Tensor]]:
+        """The batches of steps `start`, `start + 1`, ... without end, each a dict of "image", "label" and "sample".
+
+        A sample that cannot be read raises `ValueError` with the file's name, from a worker too.
+        """
+        loader = DataLoader(
+            self._samples,
+            batch_sampler=_Steps(self, start),
+            num_workers=self.num_workers,
+            collate_fn=_collate,
+            worker_init_fn=_start_worker,
+            pin_memory=torch.cuda.is_available(),
+        )
+        for batch in loader:
+            if isinstance(batch, str):
+                raise ValueError(batch)
+            yield batch
+
+
+class _Steps:
+    """The sample numbers of one rank, step after step; picklable, so that it can start again anywhere."""
+
+    def __init__(self, loader: TrainLoader, start: int) -> None:
+        self.loader, self.start = loader, start
+
+    def __iter__(self) -> Iterator[list[int]]:
+        step, loader = self.start, self.loader
+        while True:
+            yield list(loader.sampler.step(step, batch_size=loader.batch_size, rank=loader.rank, world_size=loader.world_size))
+            step += 1
+
+
+class _AugmentedSamples(Dataset[Sample | str]):
+    """Sample number -> augmented sample; a user's mistake comes back as its sentence, which a worker's traceback would bury."""
+
+    def __init__(self, dataset: Samples, augmentation: Augmentation, sampler: Sampler) -> None:
+        self.dataset, self.augmentation, self.sampler = dataset, augmentation, sampler
+
+    def __getitem__(self, n: int) -> Sample | str:
+        index, seed = self.sampler[n]
+        try:
+            image, label = self.dataset.read(index)
+        except ValueError as error:
+            return str(error)
+        return *self.augmentation(image, label, np.random.RandomState(seed)), n
+
+
+def _collate(samples: list[Sample | str]) -> dict[str, Tensor] | str:
+    whole: list[Sample] = []
+    for sample in samples:
+        if isinstance(sample, str):
+            return sample
+        whole.append(sample)
+    images, labels, numbers = zip(*whole, strict=True)
+    return {"image": torch.stack(images), "label": torch.stack(labels), "sample": torch.tensor(numbers)}
+
+
+def _start_worker(_: int) -> None:
+    cv2.setNumThreads(0)  # the workers are the parallelism, and OpenCV's own threads do not survive a fork
