@@ -30,7 +30,9 @@ def check_arguments(
         raise ValueError(f"value must be (N, H, W, C), got {_shape(value)}; channels come last: use permute(0, 2, 3, 1)")
     images, height, width, channels = value.shape
     if channels == 0 or channels % groups:
-        raise ValueError(f"channels must be divisible by groups, got channels={channels} and groups={groups}{_try(channels, groups)}")
+        raise ValueError(
+            f"channels must be divisible by groups, got channels={channels} and groups={groups}{_try(channels, groups)}"
+        )
     if height == 0 or width == 0:
         raise ValueError(f"value must have at least one pixel, got {_shape(value)}; leave empty images out")
     rows, columns = output_size(height, width, kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation)
@@ -55,7 +57,12 @@ def check_arguments(
 def _check_numbers(*, groups: int, kernel_size: Size, stride: Size, padding: Size, dilation: Size) -> None:
     if groups < 1:
         raise ValueError(f"groups must be at least 1, got {groups}; 1 lets all channels move together")
-    for name, size, least in (("kernel_size", kernel_size, 1), ("stride", stride, 1), ("dilation", dilation, 1), ("padding", padding, 0)):
+    for name, size, least in (
+        ("kernel_size", kernel_size, 1),
+        ("stride", stride, 1),
+        ("dilation", dilation, 1),
+        ("padding", padding, 0),
+    ):
         if min(size) < least:
             raise ValueError(f"{name} must be at least {least} in both directions, got {size}; it is (height, width)")
 

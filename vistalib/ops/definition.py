@@ -28,6 +28,11 @@ from torch import Tensor
 from vistalib.ops.geometry import Pair, pair
 
 
+def split(tensor: Tensor, *sizes: int) -> Tensor:
+    """The last dimension as several: (..., A*B) -> (..., A, B)."""
+    return tensor.reshape(*tensor.shape[:-1], *sizes)
+
+
 def sampling_locations(
     offset: Tensor,
     *,
@@ -46,15 +51,14 @@ def sampling_locations(
     (kernel_h, kernel_w), (stride_h, stride_w) = pair(kernel_size), pair(stride)
     (padding_h, padding_w), (dilation_h, dilation_w) = pair(padding), pair(dilation)
     dtype = torch.promote_types(offset.dtype, torch.float32)
-    offset = offset.to(dtype).unflatten(-1, (groups, kernel_h * kernel_w, 2))  # (N, P, Q, G, K, 2)
+    offset = split(offset.to(dtype), groups, kernel_h * kernel_w, 2)  # (N, P, Q, G, K, 2)
 
     def count(size: int) -> Tensor:
         return torch.arange(size, dtype=dtype, device=offset.device)
 
     # The window's points from its top left one.
-    point = torch.stack(
-        torch.meshgrid(count(kernel_w) * dilation_w, count(kernel_h) * dilation_h, indexing="ij"), -1
-    ).flatten(0, 1)  # (K, 2), columns outermost
+    columns, rows = torch.meshgrid(count(kernel_w) * dilation_w, count(kernel_h) * dilation_h, indexing="ij")
+    point = torch.stack((columns, rows), -1).flatten(0, 1)  # (K, 2), columns outermost
 
     # The window's top left point at every output pixel: its centre, less half the stretched window. The order of the
     # operations is the released kernel's, so that a location which is whole there is whole here.
@@ -98,7 +102,7 @@ def corners(value: Tensor, location: Tensor) -> Iterator[Corner]:
             inside = (pixel_x >= 0) & (pixel_x < width) & (pixel_y >= 0) & (pixel_y < height)
             column, line = pixel_x.clamp(0, width - 1).long(), pixel_y.clamp(0, height - 1).long()
             row = ((image * height + line) * width + column) * groups + group
-            found = table.index_select(0, row.flatten()).view(*row.shape, -1).to(weight_x.dtype)  # (N, P, Q, G, D)
+            found = table.index_select(0, row.flatten()).view(*row.shape, value.shape[-1]).to(weight_x.dtype)  # (N, P, Q, G, D)
             found = torch.where(inside[..., None], found, 0.0)
             yield Corner(row, inside, found, weight_x, weight_y, slope_x, slope_y)
 
@@ -130,8 +134,8 @@ def dcnv3_definition(
         dilation=dilation,
         offset_scale=offset_scale,
     )  # (N, P, Q, G, K, 2)
-    value_of_group = value.unflatten(-1, (groups, value.shape[-1] // groups))  # (N, H, W, G, D)
-    mask = mask.to(location.dtype).unflatten(-1, (groups, location.shape[-2]))  # (N, P, Q, G, K)
+    value_of_group = split(value, groups, value.shape[-1] // groups)  # (N, H, W, G, D)
+    mask = split(mask.to(location.dtype), groups, location.shape[-2])  # (N, P, Q, G, K)
     if mask_is_logits:
         mask = mask.softmax(-1)
 
@@ -170,11 +174,11 @@ def dcnv3_gradients(
         dilation=dilation,
         offset_scale=offset_scale,
     )  # (N, P, Q, G, K, 2)
-    value_of_group = value.unflatten(-1, (groups, value.shape[-1] // groups))  # (N, H, W, G, D)
-    weights = mask.to(location.dtype).unflatten(-1, (groups, location.shape[-2]))  # (N, P, Q, G, K)
+    value_of_group = split(value, groups, value.shape[-1] // groups)  # (N, H, W, G, D)
+    weights = split(mask.to(location.dtype), groups, location.shape[-2])  # (N, P, Q, G, K)
     if mask_is_logits:
         weights = weights.softmax(-1)
-    grad_sum = grad_output.to(location.dtype).unflatten(-1, (groups, value_of_group.shape[-1]))  # (N, P, Q, G, D)
+    grad_sum = split(grad_output.to(location.dtype), groups, value_of_group.shape[-1])  # (N, P, Q, G, D)
 
     grad_table = location.new_zeros(value_of_group.shape).flatten(0, 3)  # (N*H*W*G, D)
     grad_location = torch.zeros_like(location)

@@ -1,10 +1,11 @@
-"""`dcnv3`, the one function everybody calls: checks the arguments and runs the operator."""
+"""`dcnv3`, the one function everybody calls: checks the arguments, chooses a backend, runs its operator."""
 
 from torch import Tensor
 
+from vistalib.ops.backends import choose_backend
 from vistalib.ops.checks import check_arguments
-from vistalib.ops.definition import dcnv3_definition
 from vistalib.ops.geometry import Pair, pair
+from vistalib.ops.registration import OPERATORS
 
 
 def dcnv3(
@@ -21,8 +22,27 @@ def dcnv3(
     mask_is_logits: bool = False,
     backend: str = "auto",
 ) -> Tensor:
-    sizes = {"kernel_size": pair(kernel_size), "stride": pair(stride), "padding": pair(padding), "dilation": pair(dilation)}
-    check_arguments(value, offset, mask, groups=groups, offset_scale=offset_scale, **sizes)
-    return dcnv3_definition(
-        value, offset, mask, groups=groups, offset_scale=offset_scale, mask_is_logits=mask_is_logits, **sizes
+    """Deformable convolution, version 3: what `dcnv3_definition` writes down, by the fastest backend that runs here.
+
+    `value` is (N, H, W, C), C a multiple of `groups` G. `offset` is (N, P, Q, G*K*2), pairs (x, y) in input pixels before
+    `offset_scale`; `mask` is (N, P, Q, G*K). The K points of a window are width-major: k = i_w * kernel_h + i_h. Sizes are one
+    int or (height, width). With `mask_is_logits` the softmax over the K points is part of the operator. Returns
+    (N, P, Q, C) in the dtype of `value`. Differentiable once in all three tensors.
+
+    `backend` is "auto" (Numba on CPUs where `vistalib-kernels` is installed, PyTorch elsewhere), "torch" or "numba".
+    Raises `ValueError` for arguments that do not fit together, `ModuleNotFoundError` for a backend that is not installed.
+    """
+    kernel_size, stride, padding, dilation = pair(kernel_size), pair(stride), pair(padding), pair(dilation)
+    check_arguments(
+        value,
+        offset,
+        mask,
+        groups=groups,
+        kernel_size=kernel_size,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        offset_scale=offset_scale,
     )
+    operator = OPERATORS[choose_backend(backend, value.device.type)]
+    return operator(value, offset, mask, groups, kernel_size, stride, padding, dilation, float(offset_scale), mask_is_logits)

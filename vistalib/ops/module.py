@@ -17,6 +17,7 @@ class ChannelsLast(nn.Module):
     """(N, C, H, W) seen as (N, H, W, C)."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, H, W, C), without a copy."""
         return x.permute(0, 2, 3, 1)
 
 
@@ -96,6 +97,7 @@ class DCNv3(nn.Module):
             nn.init.zeros_(self.center_feature_scale_proj_bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, H, W, C) -> (N, P, Q, C)."""
         value = self.input_proj(x)  # (N, H, W, C)
         seen = self._look(x)  # (N, P, Q, C)
         output = dcnv3(
@@ -130,7 +132,13 @@ class DCNv3(nn.Module):
             offset_scale=self.offset_scale,
         )
 
+    def modulation(self, x: Tensor) -> Tensor:
+        """How much each sample counts for input `x` (N, H, W, C): (N, P, Q, G, K), summing to 1 over K."""
+        logits: Tensor = self.mask(self._look(x))  # (N, P, Q, G*K)
+        return logits.unflatten(-1, (self.groups, -1)).softmax(-1)  # (N, P, Q, G, K)
+
     def extra_repr(self) -> str:
+        """What `print` shows of this layer."""
         return (
             f"{self.channels}, {self.groups}, kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, "
             f"dilation={self.dilation}, offset_scale={self.offset_scale}, backend={self.backend!r}"

@@ -1,0 +1,95 @@
+"""Which backends there are, which of them run here, and which one a call gets.
+
+This module alone opens `vistalib_kernels`. A package that is not installed is "missing" and named with the command that
+installs it; a package that is installed and fails to import is "broken": that error is shown, and nothing else is quietly
+used instead.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+
+import torch
+
+NOT_BUILT = ("numba-cuda", "cuda")  # named in the interface, not part of this version
+NAMES = ("auto", "torch", "numba", *NOT_BUILT)
+INSTALL_NUMBA = "python -m pip install vistalib-kernels"
+REPAIR_NUMBA = "python -m pip install --force-reinstall vistalib-kernels"
+
+
+@dataclass(frozen=True)
+class BackendStatus:
+    """One row of `backend_status()`: whether the backend runs here; if not, why, and the command that repairs it."""
+
+    name: str
+    usable: bool
+    reason: str
+    repair: str | None = None
+
+
+def backend_status() -> tuple[BackendStatus, ...]:
+    """One record a backend, slowest first. Never raises: what is broken is told in `reason`."""
+    return (BackendStatus("torch", True, "runs on every device"), _numba_status(), *(_not_built(name) for name in NOT_BUILT))
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch leaves it unannotated
+def choose_backend(backend: str, device_type: str) -> str:
+    """The backend that a call with `backend` on `device_type` gets: "torch" or "numba".
+
+    Raises `ValueError` for a name that does not exist or does not fit the device, `ModuleNotFoundError` where the package it
+    needs is missing, and `RuntimeError` where that package is broken.
+    """
+    if backend in NOT_BUILT:
+        raise ValueError(f"backend {backend!r} is not part of this version; use backend='auto'")
+    if backend not in NAMES:
+        raise ValueError(f"backend must be one of {', '.join(NAMES)}, got {backend!r}; use 'auto'")
+    if backend == "numba" and device_type != "cpu":
+        raise ValueError(f"backend 'numba' runs on CPU tensors, got device {device_type}; use backend='auto' or .to('cpu')")
+    if backend == "torch" or device_type != "cpu":
+        return "torch"
+    if numba_cpu() is not None:
+        return "numba"
+    if backend == "numba":
+        raise ModuleNotFoundError(f"backend 'numba' is not installed; run: {INSTALL_NUMBA}")
+    return "torch"
+
+
+@cache
+def numba_cpu() -> ModuleType | None:
+    """The Numba kernels, or None where they are not installed; `RuntimeError` where they are installed and do not load."""
+    try:
+        import numba  # noqa: F401  # first, so that a missing numba is told from a broken one
+        import vistalib_kernels
+    except ModuleNotFoundError as error:
+        if error.name in ("numba", "vistalib_kernels"):
+            return None
+        raise _broken(error) from error
+    except Exception as error:
+        raise _broken(error) from error
+    try:
+        from vistalib_kernels import numba_cpu
+    except Exception as error:
+        raise _broken(error) from error
+    assert vistalib_kernels.__version__
+    return numba_cpu
+
+
+def _broken(error: Exception) -> RuntimeError:
+    return RuntimeError(
+        f"backend 'numba' is installed but does not load: {type(error).__name__}: {error}; "
+        f"run: {REPAIR_NUMBA}, or pass backend='torch' until then"
+    )
+
+
+def _numba_status() -> BackendStatus:
+    try:
+        module = numba_cpu()
+    except RuntimeError as error:
+        return BackendStatus("numba", False, str(error), REPAIR_NUMBA)
+    if module is None:
+        return BackendStatus("numba", False, "not installed", INSTALL_NUMBA)
+    return BackendStatus("numba", True, "runs on CPUs")
+
+
+def _not_built(name: str) -> BackendStatus:
+    return BackendStatus(name, False, "not part of this version")
