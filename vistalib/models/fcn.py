@@ -4,20 +4,23 @@ Source: Long et al., "Fully Convolutional Networks for Semantic Segmentation" (2
 backbone: Zhao et al., "Pyramid Scene Parsing Network" (2017), section 3.3. Layout and letters: see `heads`.
 """
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 from vistalib.models.heads import Head, conv_bn_relu
 
 
 class FCNHead(Head):
-    """One map (N, C, H, W) to logits (N, K, H, W)."""
+    """`num_convs` 3x3 convolutions and the classifier, on one map."""
 
     def __init__(
         self, in_channels: int, *, channels: int = 256, num_classes: int, num_convs: int = 1, dropout: float = 0.1
     ) -> None:
         super().__init__(channels, num_classes, dropout)
         widths = [in_channels] + [channels] * num_convs
-        self.convs = nn.Sequential(*(conv_bn_relu(a, b, 3) for a, b in zip(widths[:-1], widths[1:], strict=True)))
+        self.convs = nn.Sequential(*(conv_bn_relu(before, after, 3) for before, after in pairwise(widths)))
 
     def forward(self, x: Tensor) -> Tensor:
+        """One map (N, C, H, W) to logits (N, K, H, W)."""
         return self.classify(self.convs(x))  # (N, K, H, W)

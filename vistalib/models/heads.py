@@ -21,6 +21,7 @@ class Head(nn.Module):
         nn.init.zeros_(self.conv_seg.bias)  # type: ignore[arg-type]  # a Conv2d built with a bias has one
 
     def classify(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to logits (N, K, H, W)."""
         logits: Tensor = self.conv_seg(self.dropout(x))  # (N, K, H, W)
         return logits
 

@@ -1,13 +1,14 @@
 """InternImage: a hierarchical backbone whose token mixer is deformable convolution (DCNv3).
 
 Source: Wang et al., "InternImage: Exploring Large-Scale Vision Foundation Models with Deformable Convolutions" (2022),
-section 3 and figures 4 and 5: a stem, four stages of blocks, and a stride-2 convolution between stages. A block is a transformer
-block with DCNv3 in place of attention:
+section 3 and figures 4 and 5: a stem, four stages of blocks, and a stride-2 convolution between stages. A block is a
+transformer block with DCNv3 in place of attention:
 
     x -> DCNv3 -> add x -> MLP -> add          with a LayerNorm before (pre), after (post) or on both sides (res_post)
 
-Layout: channels last, (N, H, W, C), from the stem to the four maps; the images going in and the maps coming out are (N, C, H, W)
-views of such memory, so nothing is copied at either end. Letters: N images, H and W pixels, C channels of a stage, I image side.
+Layout: channels last, (N, H, W, C), from the stem to the last stage. The maps coming out are (N, C, H, W) views of such
+memory, which convolutions call the channels-last format, so nothing is copied on the way to the heads.
+Letters: N images, H x W pixels (of the image, or of the map at hand), C channels of the stage at hand.
 """
 
 from collections.abc import Sequence
@@ -27,16 +28,16 @@ EPS = 1e-6
 class InternImage(nn.Module):
     """The backbone: an image (N, 3, H, W) becomes four maps (N, C_i, H_i, W_i) at 1/4, 1/8, 1/16 and 1/32 of its side.
 
-    Stage i has `channels * 2**i` channels, `depths[i]` blocks and `groups[i]` groups. `norm` places the LayerNorms; `layer_scale` is
-    the first value of a learned factor a channel on both branches of a block (None: no such factor). `drop_path_rate` rises
-    linearly over all blocks, from 0 at the first. `offset_scale` widens the sampling grid. The huge models also use
-    `dw_kernel_size` (kernel of the depthwise convolution that the offsets are read from; None: 3), `extra_post_norm_blocks` (blocks
-    of the third stage that a LayerNorm follows) and `center_feature_scale`. `recompute_blocks` stores only each block's input
-    and computes the rest again in the backward pass.
+    Stage i has `channels * 2**i` channels, `depths[i]` blocks and `groups[i]` groups. `norm` places the LayerNorms;
+    `layer_scale` is the first value of a learned factor a channel on both branches of a block (None: no such factor).
+    `drop_path_rate` is the rate of the last block; it rises linearly from 0 at the first. `offset_scale` widens the sampling
+    grid. The huge models also use `dw_kernel_size` (kernel of the depthwise convolution that offsets and masks are read from;
+    None: 3), `extra_post_norm_blocks` (blocks of the third stage that a LayerNorm follows) and `center_feature_scale` (see
+    `DCNv3`). `recompute_blocks` keeps each block's input alone and computes the rest again in the backward pass.
 
-    Initialisation: construction leaves the offset and mask projections at zero, so every DCNv3 starts as a plain 3x3 average
-    on its regular grid; the MLPs start from a normal of deviation 0.02 cut at two units. `init_weights` is what the released training
-    does when it starts without a checkpoint. Raises `ValueError` for sizes that do not fit together.
+    Initialisation: construction leaves the offset and mask projections at zero, so that every DCNv3 starts as the mean over
+    its regular 3x3 grid, and draws the MLPs from a normal of deviation 0.02; `init_weights` draws all projections from it, as
+    the released training does when it starts without a checkpoint. Raises `ValueError` for sizes that do not fit together.
     """
 
     def __init__(
@@ -94,13 +95,12 @@ class InternImage(nn.Module):
         return sum(self.depths)
 
     def forward(self, image: Tensor) -> list[Tensor]:
+        """(N, 3, H, W) to the maps (N, C, H/4, W/4), (N, 2C, H/8, W/8), (N, 4C, H/16, W/16) and (N, 8C, H/32, W/32)."""
         x: Tensor = self.stem(image.permute(0, 2, 3, 1).contiguous())  # (N, H/4, W/4, C)
         maps = []
         for stage in self.stages:
-            x = stage(x)  # (N, H_i, W_i, C_i)
-            maps.append(x.permute(0, 3, 1, 2))  # (N, C_i, H_i, W_i)
-            if stage.downsample is not None:
-                x = stage.downsample(x)  # (N, H_i/2, W_i/2, 2 C_i)
+            y, x = stage(x)  # (N, H_i, W_i, C_i) and, for the next stage, (N, H_i/2, W_i/2, 2 C_i)
+            maps.append(y.permute(0, 3, 1, 2))  # (N, C_i, H_i, W_i)
         return maps
 
     def init_weights(self) -> None:
@@ -112,8 +112,8 @@ class InternImage(nn.Module):
     def layer_ids(self) -> dict[str, int]:
         """The depth that layer-wise learning-rate decay gives each parameter: the stem 0, block by block 1..num_layers.
 
-        As released, a stage's `norm` and `downsample` count with the first block of the next stage, the last stage's `norm` with
-        the first block of its own, and the j-th extra post-norm with the j-th block.
+        As released, a stage's `norm` and `downsample` count with the first block of the next stage, the last stage's `norm`
+        with the first block of its own, and the j-th extra post-norm with the j-th block.
         """
         first = [1 + blocks for blocks in accumulate(self.depths, initial=0)][:-1]
         ids = {}
@@ -129,7 +129,7 @@ class InternImage(nn.Module):
 
 
 class Stem(nn.Module):
-    """Two stride-2 convolutions: (N, I, J, 3) to (N, I/4, J/4, C)."""
+    """Two stride-2 convolutions, so that the first stage starts at a quarter of the image."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -139,13 +139,14 @@ class Stem(nn.Module):
         self.norm2 = nn.LayerNorm(channels, eps=EPS)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = nn.functional.gelu(self.norm1(self.conv1(x)))  # (N, I/2, J/2, C/2)
-        y: Tensor = self.norm2(self.conv2(x))  # (N, I/4, J/4, C)
+        """(N, H, W, 3) to (N, H/4, W/4, C)."""
+        x = nn.functional.gelu(self.norm1(self.conv1(x)))  # (N, H/2, W/2, C/2)
+        y: Tensor = self.norm2(self.conv2(x))  # (N, H/4, W/4, C)
         return y
 
 
 class Stage(nn.Module):
-    """Blocks at one resolution; `downsample` leads to the next stage and is called by the backbone, after the map is taken."""
+    """Blocks at one resolution, their norms, and the downsampling that leads to the next stage."""
 
     def __init__(
         self, blocks: list["Block"], channels: int, *, final_norm: bool, extra_post_norm_blocks: Sequence[int], downsample: bool
@@ -158,16 +159,19 @@ class Stage(nn.Module):
             self.extra_post_norms = nn.ModuleList(nn.LayerNorm(channels, eps=EPS) for _ in extra_post_norm_blocks)
         self.downsample = Downsample(channels) if downsample else None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, H, W, C) to the map of that shape and the next stage's input (N, H/2, W/2, 2C); after the last stage, its map."""
         for j, block in enumerate(self.blocks):
             x = block(x)
             if j in self.extra_post_norm_blocks:
                 x = self.extra_post_norms[self.extra_post_norm_blocks.index(j)](x)
-        return x if self.norm is None else self.norm(x)
+        if self.norm is not None:
+            x = self.norm(x)
+        return x, x if self.downsample is None else self.downsample(x)
 
 
 class Downsample(nn.Module):
-    """Between stages: half the side, twice the channels, (N, H, W, C) to (N, H/2, W/2, 2C)."""
+    """Between stages: half the side, twice the channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -175,12 +179,13 @@ class Downsample(nn.Module):
         self.norm = nn.LayerNorm(2 * channels, eps=EPS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, H, W, C) to (N, H/2, W/2, 2C)."""
         y: Tensor = self.norm(self.conv(x))  # (N, H/2, W/2, 2C)
         return y
 
 
 class Block(nn.Module):
-    """DCNv3 mixes neighbouring pixels, an MLP mixes channels; each is added to its input. (N, H, W, C) to the same."""
+    """DCNv3 mixes neighbouring pixels, an MLP mixes channels; each is added to its input."""
 
     def __init__(
         self,
@@ -217,20 +222,23 @@ class Block(nn.Module):
             self.res_post_norm2 = nn.LayerNorm(channels, eps=EPS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, H, W, C) to the same."""
         if self.recompute and torch.is_grad_enabled():
-            y: Tensor = checkpoint(self._forward, x, use_reentrant=False)
+            y: Tensor = checkpoint(self._mix, x, use_reentrant=False)
             return y
-        return self._forward(x)
+        return self._mix(x)
 
-    def _forward(self, x: Tensor) -> Tensor:
+    def _mix(self, x: Tensor) -> Tensor:
         if self.norm == "post":
             x = self.drop_path(x, self.norm1(self.dcn(x)), self.layer_scale1)
-            return self.drop_path(x, self.norm2(self.mlp(x)), self.layer_scale2)
-        if self.norm == "res_post":
+            x = self.drop_path(x, self.norm2(self.mlp(x)), self.layer_scale2)
+        elif self.norm == "res_post":
             x = self.drop_path(x, self.res_post_norm1(self.dcn(self.norm1(x))))
-            return self.drop_path(x, self.res_post_norm2(self.mlp(self.norm2(x))))
-        x = self.drop_path(x, self.dcn(self.norm1(x)), self.layer_scale1)
-        return self.drop_path(x, self.mlp(self.norm2(x)), self.layer_scale2)
+            x = self.drop_path(x, self.res_post_norm2(self.mlp(self.norm2(x))))
+        else:
+            x = self.drop_path(x, self.dcn(self.norm1(x)), self.layer_scale1)
+            x = self.drop_path(x, self.mlp(self.norm2(x)), self.layer_scale2)
+        return x
 
 
 class MLP(nn.Module):
@@ -244,12 +252,13 @@ class MLP(nn.Module):
         _init_linear(self.fc2)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, H, W, C) to the same."""
         y: Tensor = self.fc2(nn.functional.gelu(self.fc1(x)))  # (N, H, W, C)
         return y
 
 
 class DropPath(nn.Module):
-    """x + scale * branch, and in training each sample's branch is left out with probability `rate`, the others growing to match.
+    """x + scale * branch; in training each sample's branch is left out with probability `rate`, and the others grow to match.
 
     Source: Huang et al., "Deep Networks with Stochastic Depth" (2016). Scale and drop are one small factor, so that the sum
     reads and writes the large maps once.
@@ -260,6 +269,7 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor, branch: Tensor, scale: Tensor | None = None) -> Tensor:
+        """`x` and `branch` (N, H, W, C), `scale` (C,) or none, to (N, H, W, C)."""
         if self.training and self.rate > 0:
             keep = 1 - self.rate
             kept = x.new_empty(x.shape[0], 1, 1, 1).bernoulli_(keep) / keep  # (N, 1, 1, 1)
@@ -267,6 +277,7 @@ class DropPath(nn.Module):
         return x + branch if scale is None else torch.addcmul(x, branch, scale)
 
     def extra_repr(self) -> str:
+        """The rate, for `print(model)`."""
         return f"rate={self.rate:.3f}"
 
 
@@ -277,6 +288,7 @@ class ChannelsLastConv(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel_size=3, stride=2, padding=1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, H, W, C_in) to (N, H/2, W/2, C_out)."""
         return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # (N, H/2, W/2, C_out)
 
 
@@ -304,7 +316,9 @@ def _check(
     if norm not in get_args(Norm):
         raise ValueError(f"norm must be one of {', '.join(get_args(Norm))}, got {norm!r}")
     if norm == "res_post" and layer_scale is not None:
-        raise ValueError(f'norm="res_post" has no layer scale, got layer_scale={layer_scale}; use layer_scale=None or norm="pre"')
+        raise ValueError(
+            f'norm="res_post" has no layer scale, got layer_scale={layer_scale}; use layer_scale=None or norm="pre"'
+        )
     outside = [j for j in extra_post_norm_blocks if not 0 <= j < depths[2]]
     if outside:
         raise ValueError(f"extra_post_norm_blocks counts the {depths[2]} blocks of the third stage from 0, got {outside}")

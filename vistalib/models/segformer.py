@@ -13,7 +13,7 @@ from vistalib.models.heads import Head, conv_bn_relu, resize, side
 
 
 class SegFormerHead(Head):
-    """Four maps (N, C_i, H_i, W_i) to logits (N, K, H_0, W_0)."""
+    """Per-scale 1x1 convolutions, fused at the finest map's size."""
 
     def __init__(self, in_channels: Sequence[int], *, channels: int = 256, num_classes: int, dropout: float = 0.1) -> None:
         super().__init__(channels, num_classes, dropout)
@@ -21,5 +21,6 @@ class SegFormerHead(Head):
         self.fusion_conv = conv_bn_relu(len(in_channels) * channels, channels)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Four maps (N, C_i, H_i, W_i) to logits (N, K, H_0, W_0)."""
         levels = [resize(conv(level), side(maps[0])) for conv, level in zip(self.convs, maps, strict=True)]
         return self.classify(self.fusion_conv(torch.cat(levels, dim=1)))  # (N, K, H_0, W_0)

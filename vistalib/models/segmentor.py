@@ -1,7 +1,7 @@
 """Segmentor: backbone, decode head and auxiliary head as one model, with its loss and its prediction.
 
-Layout: images (N, 3, H, W) normalised floats, labels (N, H, W) class indices with 255 ignored. Letters: N images, H and W pixels,
-K classes.
+Layout: images (N, 3, H, W) normalised floats, labels (N, H, W) class indices with 255 ignored.
+Letters: N images, H and W pixels, K classes.
 """
 
 import torch
@@ -26,6 +26,7 @@ class Segmentor(nn.Module):
         self.auxiliary_head = auxiliary_head
 
     def forward(self, image: Tensor) -> Tensor:
+        """(N, 3, H, W) to logits (N, K, H/4, W/4)."""
         logits: Tensor = self.decode_head(self.backbone(image))  # (N, K, H/4, W/4)
         return logits
 
@@ -48,6 +49,7 @@ class Segmentor(nn.Module):
 
     @property
     def num_classes(self) -> int:
+        """Logits a pixel."""
         return self.decode_head.num_classes
 
     @property
@@ -56,7 +58,7 @@ class Segmentor(nn.Module):
         return self.backbone.num_layers
 
     def layer_ids(self) -> dict[str, int]:
-        """The depth of every parameter for layer-wise learning-rate decay: 0 the stem, 1..num_layers the blocks, then the heads."""
+        """The depth of each parameter for layer-wise learning-rate decay: the stem 0, blocks 1..num_layers, the heads one more."""
         ids = {f"backbone.{name}": depth for name, depth in self.backbone.layer_ids().items()}
         return {name: ids.get(name, self.num_layers + 1) for name, _ in self.named_parameters()}
 

@@ -13,7 +13,7 @@ from vistalib.models.heads import Head, conv_bn_relu, resize, side
 
 
 class UPerHead(Head):
-    """Four maps (N, C_i, H_i, W_i) to logits (N, K, H_0, W_0)."""
+    """Pyramid pooling and a feature pyramid, fused at the finest map's size."""
 
     def __init__(
         self,
@@ -33,6 +33,7 @@ class UPerHead(Head):
         self.fpn_bottleneck = conv_bn_relu(len(in_channels) * channels, channels, 3)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Four maps (N, C_i, H_i, W_i) to logits (N, K, H_0, W_0)."""
         *finer, top = maps
         x: Tensor = self.bottleneck(torch.cat([top, *self.ppm(top)], dim=1))  # (N, C, H_3, W_3)
         levels = [x]
@@ -52,12 +53,13 @@ class PyramidPooling(nn.ModuleList):
         self.pool_scales = tuple(pool_scales)
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        """One map (N, C_in, H, W) to a map (N, C, H, W) a scale. Raises `ValueError` where batch norm has a single value."""
         outputs = []
         for scale, unit in zip(self.pool_scales, self, strict=True):
-            if unit.bn.training and x.shape[0] * scale**2 == 1:
+            if self.training and x.shape[0] * scale**2 == 1:
                 raise ValueError(
                     "batch norm needs more than one value a channel in training, and pooling one image to 1x1 leaves one; "
-                    "use a batch of at least 2 images a rank, or freeze the statistics with head.ppm[0].bn.eval()"
+                    "use a batch of at least 2 images a rank, or freeze the statistics with head.ppm.eval()"
                 )
             pooled = nn.functional.adaptive_avg_pool2d(x, scale)  # (N, C, s, s)
             outputs.append(resize(unit(pooled), side(x)))  # (N, C, H, W)

@@ -1,7 +1,7 @@
 """The named models: the released ones, T to XL, and two of our own that train on a CPU.
 
-Source of the released numbers: the configurations of InternImage's segmentation release; they have 150 classes whatever they are
-trained on. A name is `{head}_internimage_{size}`.
+Source of the released numbers: the configurations of InternImage's segmentation release; they have 150 classes whatever they
+are trained on. A name is `{head}_internimage_{size}`.
 """
 
 from dataclasses import dataclass
@@ -34,11 +34,8 @@ class Variant:
 
     @property
     def name(self) -> str:
+        """What `create_model` calls it."""
         return f"{self.head}_internimage_{self.size}"
-
-    @property
-    def backbone(self) -> Backbone:
-        return BACKBONES[self.size]
 
 
 BACKBONES = {

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vistalib.extras import missing
 from vistalib.models.names import from_released
-from vistalib.models.variants import size_of
+from vistalib.models.variants import VARIANTS, size_of
 
 HEADS = ("decode_head", "auxiliary_head")
 
@@ -88,7 +88,9 @@ def read_weights(path: str | Path) -> dict[str, Any]:
     except Exception as error:  # torch.load has no error of its own for a file that is broken or holds more than tensors
         raise ValueError(f"{file} must be a checkpoint of tensors, got: {error}; copy or download it again") from error
     if not isinstance(content, Mapping):
-        raise ValueError(f"{file} must hold a dictionary of tensors, got {type(content).__name__}; save model.state_dict() instead")
+        raise ValueError(
+            f"{file} must hold a dictionary of tensors, got {type(content).__name__}; save model.state_dict() instead"
+        )
     return dict(content)
 
 
@@ -98,7 +100,9 @@ def _model_file(path: Path) -> Path:
         path = path / "checkpoints" / index["last"]
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.is_file():
-        raise ValueError(f"pretrained must be a .safetensors or .pth file, or the folder of a run, got {path}, where there is no such file")
+        raise ValueError(
+            f"pretrained must be a .safetensors or .pth file, or the folder of a run, got {path}, where there is no such file"
+        )
     return file
 
 
@@ -137,12 +141,12 @@ def _check_backbone(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) ->
         names = [f'"{name}"' for name in _models_of(size)]
         raise ValueError(f"{text}; build the model with create_model({' or '.join(names)})")
     differing = [name for name in shapes[0].keys() | shapes[1].keys() if shapes[0].get(name) != shapes[1].get(name)]
-    raise ValueError(f"{text}; they differ in {_some(sorted(differing))}: build the model with the options the weights were trained with")
+    raise ValueError(
+        f"{text}; they differ in {_some(sorted(differing))}: build the model with the options the weights were trained with"
+    )
 
 
 def _models_of(size: str) -> list[str]:
-    from vistalib.models.variants import VARIANTS
-
     return [name for name, variant in VARIANTS.items() if variant.size == size]
 
 
