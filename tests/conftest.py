@@ -1,0 +1,20 @@
+"""Every test starts from the same seeds and keeps to one thread, so that results and times do not depend on the company."""
+
+import os
+import random
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import numpy as np
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seeds() -> None:
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002  # code under test may use the global generator; that must not make a test vary
+    torch.manual_seed(0)
