@@ -32,6 +32,8 @@ def score_with_cityscapes_scripts(predictions: str | Path, ground_truth: str | P
     try:
         from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as scripts
     except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "cityscapesscripts":  # it is installed, and something it needs is not
+            raise
         raise missing("cityscapesscripts", "check the score with Cityscapes' own scripts") from error
     targets = sorted(str(path) for path in Path(ground_truth).rglob("*_gtFine_labelIds.png"))
     if not targets:
@@ -76,12 +78,13 @@ def scripts_check(evaluation: Evaluation, predictions: str | Path, ground_truth:
 
 @contextlib.contextmanager
 def _in1d() -> Iterator[None]:
-    """`numpy.in1d` for the length of a call, where numpy (from 2.4) no longer has it."""
-    if hasattr(np, "in1d"):
-        yield
-        return
-    setattr(np, "in1d", np.isin)  # noqa: B010  # an assignment would need to be declared to the type checker
+    """`numpy.in1d`, which the scripts call, for the length of a call: deprecated in numpy 2.0 and gone from 2.4."""
+    own = vars(np).get("in1d")
+    vars(np)["in1d"] = np.isin
     try:
         yield
     finally:
-        delattr(np, "in1d")
+        if own is None:
+            del vars(np)["in1d"]
+        else:
+            vars(np)["in1d"] = own

@@ -51,22 +51,20 @@ class ConfusionMatrix:
                 f"prediction and target must have the same shape, got {tuple(prediction.shape)} and {tuple(target.shape)}; "
                 "resize the prediction to the label's size"
             )
-        counted = target != self.ignore_index
-        target, prediction = target[counted], prediction[counted]  # (n,)
-        if target.numel() == 0:
-            return
-        lowest, highest = (int(value) for value in target.aminmax())
-        if lowest < 0 or highest >= self.num_classes:
+        C = self.num_classes
+        ignored = target == self.ignore_index
+        outside = ((target < 0) | (target >= C)) & ~ignored
+        if bool(outside.any()):
             raise ValueError(
-                f"targets must be 0..{self.num_classes - 1} or ignore_index={self.ignore_index}, got values from {lowest} to "
-                f"{highest}; map the labels to training ids first"
+                f"targets must be 0..{C - 1} or ignore_index={self.ignore_index}, got {sorted(set(target[outside].tolist()))[:8]}; "
+                "map the labels to training ids first"
             )
-        if int(prediction.min()) < 0:
+        if bool((prediction < 0).any()):
             raise ValueError(f"predictions must not be negative, got {int(prediction.min())}; give class numbers, from 0 up")
-        columns = self.num_classes + 1
-        pair = target * columns + prediction.clamp(max=self.num_classes)  # (n,)
+        row = target.masked_fill(ignored, C)  # one row more, for what is ignored: cheaper than picking the others out
+        pair = (row * (C + 1) + prediction.clamp(max=C)).flatten()  # (n,)
         ones = pair.new_ones(()).expand_as(pair)  # (n,)
-        self._counts += per_class_sum(ones, pair, self.num_classes * columns).view(-1, columns).cpu()
+        self._counts += per_class_sum(ones, pair, (C + 1) * (C + 1)).view(C + 1, C + 1)[:C].cpu()
 
     def all_reduce(self) -> None:
         """Add up the counts of all ranks, on all of them; once, after the last `update`. Does nothing in a single process."""

@@ -116,8 +116,8 @@ def evaluate_dataset(
     """Score `model`, moved to `device`, on every image of `dataset` at the label's own size.
 
     `scale` (width, height), `scales`, `flip` and `window` are those of `predict_probabilities`. `export` names a new folder for
-    label-id PNGs as the Cityscapes server takes them. `ValueError` for an empty dataset, for a label with values outside the
-    table (it names the sample), for a model with fewer classes than the dataset, and for an export that is not possible.
+    label-id PNGs as the Cityscapes server takes them. `ValueError` for an empty dataset, for a model with fewer
+    classes than the dataset, and for an export that is not possible.
     """
     if len(dataset) == 0:
         raise ValueError("a dataset to evaluate must hold at least one image, got none; check its folder and split")
@@ -143,10 +143,7 @@ def evaluate_dataset(
                     f"{counts.num_classes} classes; make the model with num_classes={counts.num_classes}"
                 )
             prediction = probabilities.argmax(dim=0).to(torch.uint8).cpu().numpy()  # (H, W)
-            try:
-                counts.update(prediction, label)
-            except ValueError as error:
-                raise ValueError(f"{dataset.name(i)}: {error}") from error
+            counts.update(prediction, label)
             if folder is not None:
                 write_label_ids(folder, dataset.name(i), prediction)
     counts.all_reduce()

@@ -24,7 +24,7 @@ MULTI_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # the released multi-scale eva
 
 @dataclass(frozen=True)
 class Window:
-    """A sliding window: `crop` and `stride` are (height, width) in pixels of the resized image; overlaps average their logits."""
+    """A sliding window: `crop` and `stride` are (height, width) in pixels of the resized image; overlaps are averaged."""
 
     crop: tuple[int, int]
     stride: tuple[int, int]
@@ -69,9 +69,8 @@ def predict_probabilities(
             resized = resize(image, (int(scale[0] * ratio), int(scale[1] * ratio)))  # (h, w, 3)
             pixels = normalize(resized).unsqueeze(0).to(device)  # (1, 3, h, w)
             for mirrored in (False, True) if flip else (False,):
-                logits = _logits(model, pixels.flip(3) if mirrored else pixels, window)  # (1, C, h, w)
-                logits = _resized(logits, image.shape[0], image.shape[1])  # (1, C, H, W)
-                probabilities = logits.softmax(dim=1)
+                seen = pixels.flip(3) if mirrored else pixels
+                probabilities = network_probabilities(model, seen, (image.shape[0], image.shape[1]), window)  # (1, C, H, W)
                 if mirrored:
                     probabilities = probabilities.flip(3)
                 total = probabilities if total is None else total.add_(probabilities)
@@ -93,8 +92,13 @@ def predict_labels(
     return probabilities.argmax(dim=0).to(torch.uint8).cpu().numpy()  # (H, W)
 
 
+def network_probabilities(model: nn.Module, pixels: Tensor, size: tuple[int, int], window: Window | None = None) -> Tensor:
+    """Probabilities (N, C, *size), float32, from normalised `pixels` (N, 3, h, w): logits to (h, w), then to `size` (H, W)."""
+    return _resized(_logits(model, pixels, window), *size).softmax(dim=1)
+
+
 def _logits(model: nn.Module, pixels: Tensor, window: Window | None) -> Tensor:
-    """Logits (1, C, h, w) at the size of `pixels` (1, 3, h, w)."""
+    """Logits (N, C, h, w) at the size of `pixels` (N, 3, h, w)."""
     height, width = pixels.shape[2:]
     if window is None:
         return _resized(model(pixels), height, width)
@@ -104,7 +108,7 @@ def _logits(model: nn.Module, pixels: Tensor, window: Window | None) -> Tensor:
         part = pixels[:, :, rows, columns]
         logits = _resized(model(part), *part.shape[2:])
         if total is None:
-            total = logits.new_zeros(1, logits.shape[1], height, width)
+            total = logits.new_zeros(*logits.shape[:2], height, width)
         total[:, :, rows, columns] += logits
         count[:, :, rows, columns] += 1
     assert total is not None
