@@ -1,0 +1,255 @@
+"""The training loop in plain PyTorch: steps, and between them a diary, checkpoints and evaluations.
+
+A run is a function of its settings, its model and its loader alone: torch's generator is seeded anew for every iteration
+from (seed, iteration), and the loader gives the batches of any iteration on request. So a run that was killed and resumed
+on the same CPU, with the same threads and versions, ends in the same bits as one that never was.
+"""
+
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+import vistalib
+from vistalib.progress import progress
+from vistalib.provenance import peak_memory_mb
+from vistalib.train import checkpoint as store
+from vistalib.train.guard import FiniteGuard, Interrupted, StopSignals, run_lock
+from vistalib.train.log import NAME as LOG
+from vistalib.train.log import JsonLog, Line, Window
+from vistalib.train.schedule import learning_rate
+from vistalib.train.settings import TrainSettings
+from vistalib.train.step import Batch, make_optimizer, train_step
+
+MAY_CHANGE = ("log_every", "checkpoint_every", "evaluate_every", "keep")  # settings that a resumed run need not share
+Evaluate = Callable[[Any], Mapping[str, Any]]
+
+
+class Loader(Protocol):
+    """Where batches come from.
+
+    Each is {"image": (B, 3, H, W) float, "label": (B, H, W) int64, "sample": (B,) int64}; the same iteration, the same batch.
+    """
+
+    def batches(self, start: int) -> Iterator[Any]:
+        """The batches of iterations start, start + 1, ... without end."""
+        ...
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """Where a finished run lies and how well it did, last and best (None: not evaluated); `seconds` are those of this call."""
+
+    folder: Path
+    iterations: int
+    last: Path
+    last_mean_iou: float | None
+    best: Path | None
+    best_mean_iou: float | None
+    seconds: float
+
+
+def fit(
+    model: nn.Module,
+    loader: Loader,
+    settings: TrainSettings,
+    *,
+    folder: str | Path,
+    evaluate: Evaluate | None = None,
+    device: str | torch.device = "cpu",
+    resume: bool = False,
+    on_log: Callable[[Line], None] | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> FitResult:
+    """Train `model` in place for `settings.iterations` iterations; everything the run leaves lies in `folder`.
+
+    `model.loss(image, label)` gives a dict of scalars; those whose key contains "loss" are summed. `evaluate(model)` gives a
+    dict of plain values with "mean_iou"; it is called every `evaluate_every` iterations and at the end, on the model in eval
+    mode. `on_log` sees each line of the log. `about` (plain values: the model's name, its classes) goes into every
+    checkpoint's state. `resume=True` goes on from the newest whole checkpoint, or begins where there is none.
+
+    SIGTERM and SIGINT write a checkpoint after the current step and raise `Interrupted` (exit status 75). Raises
+    `NonFiniteLoss` when the loss or its gradient is not finite; `ValueError` for a folder that holds a run already or is in
+    use, and for a checkpoint of other settings or of another model; `OSError` when the folder cannot be written.
+    """
+    folder, device, began = Path(folder), torch.device(device), time.monotonic()
+    if settings.warmup_iters > settings.iterations:
+        warnings.warn(
+            f"warmup_iters={settings.warmup_iters} is longer than the run of {settings.iterations} iterations", stacklevel=2
+        )
+    with run_lock(folder), StopSignals() as signals:
+        _refuse_second_run(folder, resume)
+        model.to(device).train()
+        optimizer = make_optimizer(model, settings)
+        start, window = _restore(folder / store.CHECKPOINTS, model, optimizer, settings)
+        guard = FiniteGuard(device)
+        with JsonLog(folder, until=start) as log:
+            run = _Run(folder, model, optimizer, settings, guard, log, signals, evaluate, on_log, dict(about or {}), window)
+            if run.evaluation_due(start) and not log.has_evaluation(start):  # stopped between a checkpoint and its evaluation
+                run.evaluate_now(start)
+            steps = progress(range(start, settings.iterations), "training", total=settings.iterations, start=start)
+            for iteration, batch in zip(steps, run.waiting_for(loader.batches(start)), strict=False):
+                run.window.add(train_step(model, optimizer, batch, iteration, settings=settings, guard=guard))
+                run.after_step(iteration + 1)
+            return run.result(time.monotonic() - began)
+
+
+@dataclass
+class _Run:
+    """What a run does between its steps; `done` counts finished iterations."""
+
+    folder: Path
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    settings: TrainSettings
+    guard: FiniteGuard
+    log: JsonLog
+    signals: StopSignals
+    evaluate: Evaluate | None
+    on_log: Callable[[Line], None] | None
+    about: dict[str, Any]
+    window: Window
+    since: float = field(default_factory=time.monotonic)  # the moment of the last line of the log
+    waited: float = 0.0  # seconds of data loading since then
+    steps: int = 0
+
+    @property
+    def parent(self) -> Path:
+        return self.folder / store.CHECKPOINTS
+
+    def waiting_for(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Pass the batches on, noting how long each was waited for."""
+        before = time.monotonic()
+        for batch in batches:
+            self.waited += time.monotonic() - before
+            self.steps += 1
+            yield batch
+            before = time.monotonic()
+        raise ValueError("loader.batches(start) must go on without end, it stopped; let it begin the next epoch by itself")
+
+    def after_step(self, done: int) -> None:
+        """Log, save and evaluate, where it is time to."""
+        last = done == self.settings.iterations
+        if done % self.settings.log_every == 0 or last:
+            self.log_window(done)
+        evaluate = self.evaluation_due(done)
+        if evaluate or last or self.signals.requested or done % self.settings.checkpoint_every == 0:
+            saved = self.save(done)
+            if self.signals.requested and not (last and not evaluate):
+                raise Interrupted(saved)
+        if evaluate:
+            self.evaluate_now(done)
+
+    def log_window(self, done: int) -> None:
+        self.guard.check()
+        memory = peak_memory_mb()
+        self.write(
+            {
+                "kind": "train",
+                "iteration": done,
+                "lr": learning_rate(done - 1, self.settings),
+                **self.window.means(),
+                "seconds": (time.monotonic() - self.since) / self.steps,
+                "data_seconds": self.waited / self.steps,
+                "memory_mb": memory if memory == memory else None,  # not known on every system
+            }
+        )
+        self.window = Window()
+        self.restart_clock()
+
+    def save(self, done: int) -> Path:
+        self.guard.check()
+        self.log.sync()
+        state = {
+            "settings": asdict(self.settings),
+            "window": self.window.state(),
+            "about": self.about,
+            "versions": {"vistalib": vistalib.__version__, "torch": torch.__version__, "python": sys.version.split()[0]},
+        }
+        tensors = store.optimizer_tensors(self.optimizer)
+        saved = store.save_checkpoint(self.parent, done, model=self.model.state_dict(), optimizer=tensors, state=state)
+        self.keep_best()
+        return saved
+
+    def evaluation_due(self, done: int) -> bool:
+        last = done == self.settings.iterations
+        return self.evaluate is not None and done > 0 and (done % self.settings.evaluate_every == 0 or last)
+
+    def evaluate_now(self, done: int) -> None:
+        """Evaluate the weights that iteration `done`'s checkpoint holds; so a signal need not wait for the end of it."""
+        assert self.evaluate is not None
+        since = time.monotonic()
+        with self.signals.raising(self.parent / f"iter_{done:06d}"), torch.no_grad():
+            result = dict(self.evaluate(self.model.eval()))
+        self.model.train()
+        if "mean_iou" not in result:
+            raise ValueError(f"evaluate must return a dict with 'mean_iou', got the keys {sorted(result)}; add it")
+        self.write({"kind": "evaluation", "iteration": done, **result, "seconds": time.monotonic() - since})
+        self.keep_best()
+        self.restart_clock()
+
+    def keep_best(self) -> None:
+        best, best_mean_iou = self.best()
+        store.keep_only(self.parent, self.settings.keep, best=best, best_mean_iou=best_mean_iou)
+
+    def best(self) -> tuple[Path | None, float | None]:
+        """The evaluated checkpoint with the highest mean IoU (the first of equals) that is still there, and that mean IoU."""
+        best, best_mean_iou = None, None
+        for line in self.log.evaluations():
+            folder = self.parent / f"iter_{line['iteration']:06d}"
+            if line["mean_iou"] is not None and folder.is_dir() and (best_mean_iou is None or line["mean_iou"] > best_mean_iou):
+                best, best_mean_iou = folder, line["mean_iou"]
+        return best, best_mean_iou
+
+    def result(self, seconds: float) -> FitResult:
+        best, best_mean_iou = self.best()
+        evaluations = self.log.evaluations()
+        last_mean_iou = evaluations[-1]["mean_iou"] if evaluations else None
+        last = store.checkpoints(self.parent)[-1]
+        return FitResult(self.folder, self.settings.iterations, last, last_mean_iou, best, best_mean_iou, seconds)
+
+    def write(self, line: Line) -> None:
+        self.log.write(line)
+        if self.on_log is not None:
+            self.on_log(line)
+
+    def restart_clock(self) -> None:
+        self.since, self.waited, self.steps = time.monotonic(), 0.0, 0
+
+
+def _refuse_second_run(folder: Path, resume: bool) -> None:
+    if not resume and ((folder / LOG).exists() or store.checkpoints(folder / store.CHECKPOINTS)):
+        raise ValueError(f"{folder} already holds a run; go on with resume=True, or choose a new folder")
+
+
+def _restore(parent: Path, model: nn.Module, optimizer: torch.optim.Optimizer, settings: TrainSettings) -> tuple[int, Window]:
+    """Load the newest whole checkpoint, if any; gives the iterations done and the window of the log that was open."""
+    store.remove_unfinished(parent)
+    newest = store.newest_whole(parent, set_aside=True)
+    if newest is None:
+        return 0, Window()
+    found = store.read_checkpoint(newest, optimizer=True)
+    before, now = found.state["settings"], asdict(settings) | {"betas": list(settings.betas)}
+    changed = [
+        f"{name} was {before.get(name)!r}, now {now[name]!r}"
+        for name in now
+        if name not in MAY_CHANGE and before.get(name) != now[name]
+    ]
+    if changed:
+        raise ValueError(
+            f"{newest} must be resumed with its own settings: {'; '.join(changed)}; set them back, or choose a new folder"
+        )
+    try:
+        model.load_state_dict(found.model)
+        store.restore_optimizer(optimizer, found.optimizer)
+    except (RuntimeError, KeyError) as error:
+        raise ValueError(
+            f"{newest} is a checkpoint of another model: {error}; build the model that the run began with"
+        ) from error
+    return found.state["iteration"], Window(found.state["window"])

@@ -1,0 +1,23 @@
+"""The learning rate of each iteration: a polynomial fall whose first iterations are warmed up.
+
+Source: the schedule of the released configurations ("poly" with linear warm-up), where the warm-up multiplies the rate that
+has already begun to fall, so that nothing jumps at its end.
+"""
+
+from vistalib.train.settings import TrainSettings
+
+
+def learning_rate(iteration: int, settings: TrainSettings) -> float:
+    """The rate used for the 0-based `iteration`; a parameter group uses it times its `lr_scale`.
+
+    Raises `ValueError` outside 0 .. iterations - 1.
+    """
+    if not 0 <= iteration < settings.iterations:
+        raise ValueError(
+            f"iteration must be between 0 and iterations - 1 = {settings.iterations - 1}, got {iteration}; count from 0"
+        )
+    fall = (1 - iteration / settings.iterations) ** settings.power
+    rate: float = (settings.learning_rate - settings.min_lr) * fall + settings.min_lr
+    if iteration < settings.warmup_iters:
+        rate *= 1 - (1 - iteration / settings.warmup_iters) * (1 - settings.warmup_ratio)
+    return rate

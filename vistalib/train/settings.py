@@ -1,0 +1,80 @@
+"""The settings of one training run, checked when they are made. Defaults are those of the released configurations."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Everything that decides how the weights move, and how often the run is written down.
+
+    `learning_rate` is the peak rate of the heads; `layer_decay` multiplies it once for each layer below them. The rate warms
+    up linearly from `warmup_ratio` over `warmup_iters` iterations and falls to `min_lr` as `(1 - i / iterations) ** power`.
+    `clip_norm` bounds the global gradient norm (None: no bound). `precision` "bf16" runs the forward pass under autocast,
+    weights and optimiser stay float32. A line is logged every `log_every` iterations; a checkpoint is written every
+    `checkpoint_every`, before each evaluation and at the end, and the last `keep` are kept beside the best.
+
+    Raises `ValueError` naming the field, the value and a value that would do.
+    """
+
+    iterations: int
+    learning_rate: float
+    layer_decay: float = 1.0
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    warmup_iters: int = 1500
+    warmup_ratio: float = 1e-6
+    power: float = 1.0
+    min_lr: float = 0.0
+    clip_norm: float | None = None
+    precision: Precision = "fp32"
+    log_every: int = 50
+    checkpoint_every: int = 1000
+    evaluate_every: int = 8000
+    keep: int = 3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "log_every", "checkpoint_every", "evaluate_every", "keep"):
+            self._require(name, _whole(getattr(self, name), 1), "a whole number of at least 1", "1")
+        for name in ("warmup_iters", "seed"):
+            self._require(name, _whole(getattr(self, name), 0), "a whole number of at least 0", "0")
+        self._require(
+            "learning_rate", _within(self.learning_rate, 0.0, math.inf, open_low=True), "a finite number above 0", "6e-5"
+        )
+        self._require("layer_decay", _within(self.layer_decay, 0.0, 1.0, open_low=True), "above 0 and at most 1", "0.94")
+        self._require("weight_decay", _within(self.weight_decay, 0.0, math.inf), "a finite number of at least 0", "0.05")
+        self._require("warmup_ratio", _within(self.warmup_ratio, 0.0, 1.0), "between 0 and 1", "1e-6")
+        self._require("power", _within(self.power, 0.0, math.inf), "a finite number of at least 0", "1.0")
+        self._require("min_lr", _within(self.min_lr, 0.0, self.learning_rate), "between 0 and learning_rate", "0.0")
+        self._require(
+            "betas",
+            len(self.betas) == 2 and all(_within(beta, 0.0, 1.0) and beta < 1.0 for beta in self.betas),
+            "two numbers from 0 up to, not including, 1",
+            "(0.9, 0.999)",
+        )
+        self._require(
+            "clip_norm",
+            self.clip_norm is None or _within(self.clip_norm, 0.0, math.inf, open_low=True),
+            "None or a finite number above 0",
+            "0.1",
+        )
+        self._require("precision", self.precision in get_args(Precision), f"one of {', '.join(get_args(Precision))}", "fp32")
+
+    def _require(self, name: str, holds: bool, rule: str, example: str) -> None:
+        if not holds:
+            raise ValueError(f"{name} must be {rule}, got {getattr(self, name)!r}; try {name}={example}")
+
+
+def _whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _within(value: object, low: float, high: float, *, open_low: bool = False) -> bool:
+    """Whether `value` is a finite number in [low, high], or in (low, high] with `open_low`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return False
+    return (low < value if open_low else low <= value) and value <= high
