@@ -3,7 +3,9 @@
 from vistalib.data.augment import Augmentation, AugmentationSettings, normalize, resize, resize_label
 from vistalib.data.cityscapes import Cityscapes
 from vistalib.data.dataset import InMemory, StreetDataset
+from vistalib.data.decode import read_image
 from vistalib.data.folder import Folder
+from vistalib.data.index import class_pixels
 from vistalib.data.labels import (
     CITYSCAPES,
     IGNORE_INDEX,
@@ -32,7 +34,9 @@ __all__ = [
     "StreetDataset",
     "TrainLoader",
     "Vistas",
+    "class_pixels",
     "normalize",
+    "read_image",
     "resize",
     "resize_label",
 ]

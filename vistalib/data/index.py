@@ -45,6 +45,13 @@ def index(dataset: StreetDataset) -> "datasets.Dataset":
     return datasets.Dataset.load_from_disk(str(folder))
 
 
+def class_pixels(dataset: StreetDataset) -> list[int]:
+    """The pixels of each class over the whole dataset, ignored ones left out: C numbers, from the index."""
+    counts = torch.tensor(index(dataset)["histogram"][:])  # (len(dataset), C + 1)
+    pixels: list[int] = counts.sum(0)[:-1].tolist()
+    return pixels
+
+
 def cache_folder() -> Path:
     """Where this user's caches lie: `VISTALIB_CACHE` if it is set, else the place the operating system has for them."""
     if chosen := os.environ.get("VISTALIB_CACHE"):

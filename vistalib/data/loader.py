@@ -61,6 +61,7 @@ class TrainLoader:
             collate_fn=_collate,
             worker_init_fn=_start_worker,
             pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # it draws a seed that nothing here uses: not from the model's stream
         )
         for batch in loader:
             if isinstance(batch, str):
