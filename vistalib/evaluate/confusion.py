@@ -55,8 +55,9 @@ class ConfusionMatrix:
         ignored = target == self.ignore_index
         outside = ((target < 0) | (target >= C)) & ~ignored
         if bool(outside.any()):
+            found = sorted(set(target[outside].tolist()))[:8]
             raise ValueError(
-                f"targets must be 0..{C - 1} or ignore_index={self.ignore_index}, got {sorted(set(target[outside].tolist()))[:8]}; "
+                f"targets must be 0..{C - 1} or ignore_index={self.ignore_index}, got {found}; "
                 "map the labels to training ids first"
             )
         if bool((prediction < 0).any()):
