@@ -4,6 +4,8 @@ torch-scatter (https://github.com/rusty1s/pytorch_scatter) is used where it is i
 Letters: n = entries, C = classes.
 """
 
+import warnings
+
 from torch import Tensor
 
 
@@ -13,7 +15,9 @@ def per_class_sum(values: Tensor, index: Tensor, num_classes: int) -> Tensor:
     `index` (n,) int64 names each row's class, 0 .. `num_classes` - 1; a class without rows sums to 0. Integer sums are exact.
     """
     try:
-        from torch_scatter import scatter
+        with warnings.catch_warnings():  # importing it uses torch.jit.script, which torch deprecates
+            warnings.simplefilter("ignore", DeprecationWarning)
+            from torch_scatter import scatter
     except ModuleNotFoundError as error:
         if error.name != "torch_scatter":  # it is installed, and something it needs is not
             raise
