@@ -2,6 +2,7 @@
 
 import io
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,11 @@ def encoded(suffix: str) -> bytes:
     return buffer.getvalue()
 
 
+def read_image_of(data: bytes, folder: Path) -> np.ndarray:
+    (folder / "plain.jpg").write_bytes(data)
+    return read_image(folder / "plain.jpg")
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 @pytest.mark.parametrize("kept", [0.0, 0.4, 0.9, 0.999], ids=lambda kept: f"{kept:.1%} kept")
 def test_a_cut_image_is_refused(kept, suffix, tmp_path):
@@ -36,6 +42,13 @@ def test_a_jpeg_with_a_thumbnail_and_bytes_behind_its_end_is_read(tmp_path):
     path = tmp_path / "photo.jpg"
     path.write_bytes(encoded(".jpg") + b"a camera's own data")
     assert read_image(path).shape == (*SIZE, 3)
+
+
+def test_a_jpeg_with_fill_bytes_before_its_markers_is_read(tmp_path):
+    path = tmp_path / "photo.jpg"
+    data = encoded(".jpg")
+    path.write_bytes(data[:2] + b"\xff" * 5 + data[2:])
+    np.testing.assert_array_equal(read_image(path), read_image_of(data, tmp_path))
 
 
 def test_a_jpeg_whose_only_end_mark_is_its_thumbnails_is_refused_before_decoding(tmp_path, monkeypatch):

@@ -90,6 +90,7 @@ def _complete(data: bytes) -> bool:
 def _first_scan(data: bytes) -> int:
     """Where the pixels of a JPEG begin: behind every header, so that the end mark of an embedded thumbnail does not count."""
     position = 2
-    while position + 4 <= len(data) and data[position + 1] != _JPEG_SCAN:
-        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    while position + 4 <= len(data) and data[position] == 0xFF and data[position + 1] != _JPEG_SCAN:
+        fill = data[position + 1] == 0xFF  # markers may be stretched by bytes of 0xFF
+        position += 1 if fill else 2 + int.from_bytes(data[position + 2 : position + 4], "big")
     return position
