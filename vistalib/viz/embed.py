@@ -29,7 +29,7 @@ def figure_svg(figure: "Figure", description: str) -> str:
 
         file = io.StringIO()
         with matplotlib.rc_context({"svg.hashsalt": "vistalib"}):
-            figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+            figure.savefig(file, format="svg", facecolor="none", metadata={"Date": None})
     svg = file.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'(?<=xlink:href=")data:image/png;base64,([^"]+)', lambda found: _smaller(found[1]), svg)

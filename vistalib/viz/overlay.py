@@ -1,7 +1,7 @@
 """Label maps as pictures: colours, overlays, mistakes, and the triptych photograph / truth / prediction.
 
-Images are RGB uint8 (H, W, 3), label maps integers (H, W), colours uint8 (C, 3) in the order of the classes. Every label outside
-0 .. C-1, the ignored 255 above all, has no colour of its own: `colorize` makes it black, `overlay` leaves the photograph alone.
+Images are RGB uint8 (H, W, 3), label maps integers (H, W), colours uint8 (C, 3) in the order of the classes. Every label
+outside 0 .. C-1, the ignored 255 above all, has no colour: `colorize` makes it black, `overlay` leaves the photograph alone.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from vistalib.viz.style import INK, MUTED, WIDTH, new_figure, styled
+from vistalib.viz.style import MUTED, WIDTH, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,9 +27,9 @@ def colorize(label: Labels, colors: Pixels) -> Pixels:
 
 
 def overlay(image: Pixels, label: Labels, colors: Pixels, *, alpha: float = 0.55) -> Pixels:
-    """The photograph (H, W, 3) under its label map (H, W), mixed with weight `alpha` in [0, 1]; ignored pixels stay as they are.
+    """The photograph (H, W, 3) under its label map (H, W), mixed with weight `alpha` in [0, 1].
 
-    Raises `ValueError` when the sizes of image and label map differ.
+    Ignored pixels stay as they are. Raises `ValueError` when the sizes of image and label map differ.
     """
     _check_sizes(image, label=label)
     mixed = np.rint((1 - alpha) * image.astype(np.float32) + alpha * colorize(label, colors)).astype(np.uint8)
@@ -39,7 +39,8 @@ def overlay(image: Pixels, label: Labels, colors: Pixels, *, alpha: float = 0.55
 def wrong_pixels(target: Labels, prediction: Labels, *, num_classes: int) -> NDArray[np.bool_]:
     """Where the prediction (H, W) differs from a truth (H, W) that is not ignored."""
     _check_sizes(target, prediction=prediction)
-    return _known(target, num_classes) & (np.asarray(target) != np.asarray(prediction))
+    wrong: NDArray[np.bool_] = _known(target, num_classes) & (np.asarray(target) != np.asarray(prediction))
+    return wrong
 
 
 def triptych(
@@ -62,9 +63,8 @@ def triptych(
             axes.set_title(name)
             axes.set_axis_off()
         swatches = [Patch(facecolor=colors[c] / 255, edgecolor=MUTED, linewidth=0.4, label=classes[c]) for c in present]
-        figure.legend(
-            handles=swatches, loc="outside lower center", ncols=min(7, len(present)) or 1, labelcolor=INK, handlelength=1, handleheight=1
-        )
+        columns = max(1, min(7, len(present)))
+        figure.legend(handles=swatches, loc="outside lower center", ncols=columns, handlelength=1, handleheight=1)
     return figure
 
 

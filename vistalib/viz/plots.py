@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vistalib.viz.overlay import Pixels
-from vistalib.viz.style import INK, MUTED, RIGHT, RULE, RUN_LINES, WIDTH, WRONG, new_figure, run_color, styled
+from vistalib.viz.style import INK, MUTED, PAPER, RIGHT, RULE, RUN_LINES, WIDTH, WRONG, new_figure, run_color, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,11 +61,13 @@ def smooth(values: NDArray[np.float64], window: int | None = None) -> NDArray[np
     return smoothed
 
 
-def plot_iou_bars(evaluations: Mapping[str, Mapping[str, Any]], classes: Sequence[str], *, colors: Pixels | None = None) -> "Figure":
+def plot_iou_bars(
+    evaluations: Mapping[str, Mapping[str, Any]], classes: Sequence[str], *, colors: Pixels | None = None
+) -> "Figure":
     """Per-class IoU of one or several evaluations: the first as thick bars with figures, the others thin beneath.
 
-    `evaluations` maps a title to `Evaluation.to_json()`. Classes are sorted by the first; one without IoU (absent from truth and
-    prediction) comes last. `colors` (C, 3) puts the colour of each class beside its name.
+    `evaluations` maps a title to `Evaluation.to_json()`. Classes are sorted by the first; those without IoU (absent from truth
+    and prediction) come last. `colors` (C, 3) puts the colour of each class beside its name.
     """
     iou = {title: [_percent(evaluation["iou"][name]) for name in classes] for title, evaluation in evaluations.items()}
     first = next(iter(iou.values()))
@@ -83,9 +85,11 @@ def plot_iou_bars(evaluations: Mapping[str, Mapping[str, Any]], classes: Sequenc
             top = top + height
         for row, c in enumerate(order):
             reach = max((values[c] for values in iou.values() if not math.isnan(values[c])), default=0.0)
-            axes.text(reach + 0.8, row, _text(first[c]), va="center", fontsize=9.5, color=MUTED if math.isnan(first[c]) else INK)
+            ink = MUTED if math.isnan(first[c]) else INK
+            axes.text(reach + 0.8, row, _text(first[c]), va="center", fontsize=9.5, color=ink)
             if colors is not None:
-                axes.plot(-1.4, row, "s", color=colors[c] / 255, markersize=8, clip_on=False, markeredgecolor=MUTED, markeredgewidth=0.4)
+                edge: dict[str, Any] = {"markeredgecolor": MUTED, "markeredgewidth": 0.4}
+                axes.plot(-1.4, row, "s", color=colors[c] / 255, markersize=8, clip_on=False, **edge)
         axes.set_yticks(rows, [classes[c] for c in order])
         axes.tick_params(axis="y", length=0, pad=16 if colors is not None else 4, labelcolor=INK)
         axes.set(xlim=(0, 100), ylim=(len(classes) - 0.5, -0.5), xlabel="IoU, %")
@@ -98,7 +102,7 @@ def plot_iou_bars(evaluations: Mapping[str, Mapping[str, Any]], classes: Sequenc
 def plot_confusion(confusion: NDArray[np.int64], classes: Sequence[str]) -> "Figure":
     """The confusion matrix (C, C), rows truth, columns prediction, each row as percent of its pixels.
 
-    What is right (the diagonal) is blue, what is mistaken is red; a row without truth stays empty and says so.
+    What is right (the diagonal) is blue, full at 100; what is mistaken is red, full at 50. A row without truth says so.
     """
     confusion = np.asarray(confusion, np.float64)
     truth = confusion.sum(1, keepdims=True)
@@ -110,15 +114,16 @@ def plot_confusion(confusion: NDArray[np.int64], classes: Sequence[str]) -> "Fig
 
         figure = new_figure(side, side * 0.94)
         axes: Axes = figure.subplots()
-        for hue, mask in ((RIGHT, ~diagonal), (WRONG, diagonal)):
+        for hue, most, mask in ((RIGHT, 100, ~diagonal), (WRONG, 50, diagonal)):
             shades = LinearSegmentedColormap.from_list("shades", [to_rgba(hue, 0.0), to_rgba(hue, 1.0)])  # reads on any page
-            seaborn.heatmap(share, mask=mask, cmap=shades, vmin=0, vmax=100, square=True, cbar=False, ax=axes, linewidths=0)
+            seaborn.heatmap(share, mask=mask, cmap=shades, vmin=0, vmax=most, square=True, cbar=False, ax=axes, linewidths=0)
         for row, column in zip(*np.nonzero(share >= 0.5), strict=True):
             value = share[row, column]
-            text = "white" if value > 55 else INK
+            text = PAPER if value > (55 if row == column else 27) else INK
             axes.text(column + 0.5, row + 0.5, f"{value:.0f}", ha="center", va="center", fontsize=8, color=text)
         for row in np.flatnonzero(truth[:, 0] == 0):
-            axes.text(len(classes) / 2, row + 0.5, "no such pixel in the truth", ha="center", va="center", fontsize=8.5, color=MUTED)
+            note = "no such pixel in the truth"
+            axes.text(len(classes) / 2, row + 0.5, note, ha="center", va="center", fontsize=8.5, color=MUTED)
         ticks = np.arange(len(classes)) + 0.5
         axes.set_xticks(ticks, classes, rotation=90)
         axes.set_yticks(ticks, classes, rotation=0)

@@ -5,7 +5,7 @@ spread, so each level is shown in a window of its own size around the pixel. Let
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,7 @@ def plot_sampling(image: Pixels, query: Floats, locations: Mapping[str, Floats],
     wide = WIDTH * height / width
     with styled():
         figure = new_figure(WIDTH, wide + 0.35 + len(query) * cell)
-        whole, below = figure.subfigures(2, 1, height_ratios=[wide, 0.35 + len(query) * cell])
+        whole, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[wide, 0.35 + len(query) * cell])[:, 0]
         _draw_whole(whole.subplots(), image, query)
         grid = below.subplots(len(query), len(levels), squeeze=False)
         for column, level in enumerate(levels):
@@ -52,7 +52,8 @@ def plot_sampling(image: Pixels, query: Floats, locations: Mapping[str, Floats],
                 if row == 0:
                     axes.set_title(f"{level.replace('_', ' ')}: {2 * reach:.0f} pixels wide")
                 if column == 0:
-                    axes.set_ylabel(LETTERS[row % 26], rotation=0, fontsize=15, fontweight="bold", color=run_color(row), labelpad=14, va="center")
+                    axes.set_ylabel(LETTERS[row % 26], color=run_color(row), rotation=0, labelpad=14, va="center")
+                    axes.yaxis.label.set(fontsize=15, fontweight="bold")
     return figure
 
 
@@ -76,7 +77,7 @@ def _draw_whole(axes: "Axes", image: Pixels, query: Floats) -> None:
 
 
 def _draw_window(axes: "Axes", image: Pixels, center: Floats, *, reach: float, color: str) -> None:
-    """The square of half-width `reach` around `center`; what lies outside the image is dark, as the operator reads zeros there."""
+    """The square of half-width `reach` around `center`; outside the image it is dark: zeros are read there."""
     height, width = image.shape[:2]
     x, y = center
     left, right = max(0, int(x - reach)), min(width, int(np.ceil(x + reach)) + 1)
@@ -92,8 +93,7 @@ def _draw_points(axes: "Axes", points: Floats, weights: Floats, *, reach: float,
     share = weights[order] / max(float(weights.max()), 1e-12)
     inside = (np.abs(points[order] - center) <= reach).all(-1)
     x, y = points[order][inside].T
-    axes.scatter(
-        x, y, s=6 + 60 * share[inside], c=share[inside], cmap="plasma", vmin=0, vmax=1, edgecolors="white", linewidths=0.6, alpha=0.92
-    )
+    shade: dict[str, Any] = {"c": share[inside], "cmap": "plasma", "vmin": 0, "vmax": 1}
+    axes.scatter(x, y, s=6 + 60 * share[inside], edgecolors="white", linewidths=0.6, alpha=0.92, **shade)
     axes.plot(*center, "+", color="black", markersize=15, markeredgewidth=4)
     axes.plot(*center, "+", color="white", markersize=14, markeredgewidth=2)

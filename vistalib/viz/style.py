@@ -15,8 +15,8 @@ from vistalib.extras import missing
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PAGE_COLORS = {  # variable: (light page, dark page); no light value twice, since figures are recoloured by it
-    "paper": ("#ffffff", "#171b21"),
+PAGE_COLORS = {  # variable: (light page, dark page); light values are unique, since figures are recoloured by them
+    "paper": ("#fefefe", "#171b21"),
     "ink": ("#1d2430", "#e7eaef"),
     "muted": ("#5d6878", "#9aa5b4"),
     "rule": ("#dde2e8", "#2d343e"),
@@ -27,7 +27,7 @@ PAGE_COLORS = {  # variable: (light page, dark page); no light value twice, sinc
     "run-4": ("#7a6a1f", "#d3c25a"),
     "wrong": ("#d1341f", "#ff6a52"),
 }
-INK, MUTED, RULE = (PAGE_COLORS[name][0] for name in ("ink", "muted", "rule"))
+PAPER, INK, MUTED, RULE = (PAGE_COLORS[name][0] for name in ("paper", "ink", "muted", "rule"))
 RIGHT, WRONG = PAGE_COLORS["run-0"][0], PAGE_COLORS["wrong"][0]
 RUN_COLORS = tuple(light for name, (light, _) in PAGE_COLORS.items() if name.startswith("run-"))
 RUN_LINES = ("-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)))  # a second way to tell runs apart
@@ -38,7 +38,8 @@ WIDTH = 10.0  # inches: the width of a figure that fills the column
 def styled() -> Iterator[Any]:
     """Draw in the house style inside the `with` block; yields the seaborn module.
 
-    Nothing outside the block changes. Raises `ModuleNotFoundError` with the command to run where seaborn or matplotlib is missing.
+    Nothing outside the block changes. Raises `ModuleNotFoundError`, with the command to run, where seaborn or matplotlib is
+    missing.
     """
     try:
         import matplotlib
@@ -66,6 +67,7 @@ def run_color(position: int) -> str:
 
 _SETTINGS = {
     "axes.edgecolor": MUTED,
+    "axes.facecolor": PAPER,
     "axes.grid": True,
     "axes.axisbelow": True,
     "axes.labelcolor": MUTED,
@@ -78,6 +80,7 @@ _SETTINGS = {
     "axes.titlepad": 9.0,
     "axes.titlesize": 11.5,
     "axes.titleweight": "bold",
+    "figure.facecolor": PAPER,
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "grid.color": RULE,

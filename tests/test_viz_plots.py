@@ -1,0 +1,106 @@
+"""Figures: the right axes, the right numbers, no traces elsewhere."""
+
+import subprocess
+import sys
+
+import matplotlib
+import matplotlib.pyplot
+import numpy as np
+import pytest
+from viz_helpers import CLASSES, COLORS, CONFUSION, evaluation, log, sampling
+
+from vistalib.viz import figure_svg, plot_confusion, plot_curves, plot_images, plot_iou_bars, plot_sampling
+from vistalib.viz.plots import smooth
+
+
+@pytest.mark.parametrize(("evaluations", "panels"), [(0, 2), (2, 3)], ids=["training only", "evaluated on the way"])
+def test_curves_have_a_panel_for_what_was_logged(evaluations: int, panels: int) -> None:
+    figure = plot_curves({"one": log(8, evaluations=evaluations), "two": log(4)})
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == ["loss", "learning rate", "mIoU, %"][:panels]
+    assert len(figure.axes[0].lines) == 4  # raw and smoothed, two runs
+    assert figure.axes[1].lines[0].get_ydata()[0] == pytest.approx(1e-3 * 7 / 8)
+
+
+def test_smoothing_keeps_a_constant_and_starts_at_the_first_value() -> None:
+    assert np.allclose(smooth(np.full(50, 2.5)), 2.5, rtol=0, atol=1e-12)
+    assert smooth(np.array([3.0, 0.0, 0.0]), window=2).tolist() == pytest.approx([3.0, 1.0, 3 / 7])
+
+
+def test_bars_sort_by_the_first_run_and_put_undefined_last() -> None:
+    figure = plot_iou_bars({"a": evaluation(), "b": evaluation(CONFUSION.T)}, CLASSES, colors=COLORS)
+    (axes,) = figure.axes
+    names = [tick.get_text() for tick in axes.get_yticklabels()]
+    assert names == ["sky", "road", "<b>car</b> & co", "pole", "train"]
+    assert len(axes.patches) == 2 * len(CLASSES)
+    assert [text.get_text() for text in axes.texts] == ["92.4", "76.3", "57.7", "0.0", "undefined"]
+
+
+def test_confusion_writes_row_shares_and_marks_rows_without_truth() -> None:
+    (axes,) = plot_confusion(CONFUSION, CLASSES).axes
+    texts = {(int(text.get_position()[0]), int(text.get_position()[1])): text.get_text() for text in axes.texts}
+    assert texts[0, 0] == "90"
+    assert texts[0, 1] == "25"  # column road, row car: 10 of 40
+    assert texts[2, 3] == "no such pixel in the truth"
+    assert (2, 2) not in texts
+
+
+def test_sampling_draws_the_image_and_a_window_for_each_pixel_and_level() -> None:
+    arrays = sampling()
+    locations = {level: arrays[f"location_{level}"] for level in ("stage_1", "stage_2")}
+    weights = {level: arrays[f"weight_{level}"] for level in ("stage_1", "stage_2")}
+    figure = plot_sampling(arrays["image"], arrays["query"], locations, weights)
+    assert len(figure.axes) == 1 + 2 * 2
+    low, high = figure.axes[1].get_xlim()
+    assert (low + high) / 2 == pytest.approx(10.0)  # the window is centred on its pixel
+    drawn = np.asarray(figure.axes[1].collections[0].get_offsets())
+    assert {tuple(point) for point in drawn} <= {tuple(point) for point in arrays["location_stage_1"][0]}
+    assert len(drawn) >= 8
+
+
+def test_sampling_names_the_level_whose_shapes_do_not_fit() -> None:
+    arrays = sampling()
+    with pytest.raises(ValueError, match=r"level stage_1 must have .* got \(2, 9, 2\) and \(2, 4\)"):
+        plot_sampling(
+            arrays["image"],
+            arrays["query"],
+            {"stage_1": arrays["location_stage_1"]},
+            {"stage_1": arrays["weight_stage_1"][:, :4]},
+        )
+
+
+@pytest.mark.parametrize(("count", "cells"), [(1, 1), (3, 3), (4, 6)])
+def test_a_grid_fills_whole_rows_of_three(count: int, cells: int) -> None:
+    figure = plot_images([np.zeros((4, 8, 3), np.uint8)] * count, [f"no. {i}" for i in range(count)])
+    assert len(figure.axes) == cells
+    assert sum(bool(axes.images) for axes in figure.axes) == count
+
+
+def test_drawing_leaves_no_trace() -> None:
+    before = dict(matplotlib.rcParams)
+    plot_confusion(CONFUSION, CLASSES)
+    assert dict(matplotlib.rcParams) == before
+    assert matplotlib.pyplot.get_fignums() == []
+
+
+def test_a_figure_in_a_page_takes_the_page_colors_and_keeps_its_text() -> None:
+    svg = figure_svg(plot_iou_bars({"a <run>": evaluation()}, CLASSES), 'bars of "a"')
+    assert svg.startswith("<svg ")
+    assert 'aria-label="bars of &quot;a&quot;"' in svg
+    assert "var(--run-0, #0f6cbd)" in svg
+    assert "a &lt;run&gt;, mIoU 56.6" in svg
+    assert "<metadata" not in svg
+
+
+def test_a_missing_seaborn_is_answered_by_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "seaborn", None)
+    with pytest.raises(
+        ModuleNotFoundError, match=r"seaborn is needed to draw the figures, .* run: python -m pip install seaborn"
+    ):
+        plot_confusion(CONFUSION, CLASSES)
+
+
+def test_importing_viz_does_not_import_what_draws() -> None:
+    code = "import sys, vistalib.viz; print([m for m in ('matplotlib', 'seaborn', 'pandas') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
