@@ -70,7 +70,13 @@ def test_evaluation_sees_the_model_in_eval_mode_and_training_goes_on_in_train_mo
 
 def test_evaluating_does_not_change_the_training(tmp_path: Path) -> None:
     with_evaluation, without = tiny(), tiny()
-    fit(with_evaluation, Noise(), settings(), folder=tmp_path / "with", evaluate=lambda model: {"mean_iou": float(torch.rand(()))})
+    fit(
+        with_evaluation,
+        Noise(),
+        settings(),
+        folder=tmp_path / "with",
+        evaluate=lambda model: {"mean_iou": float(torch.rand(()))},
+    )
     fit(without, Noise(), settings(), folder=tmp_path / "without")
     assert all(torch.equal(a, b) for a, b in zip(with_evaluation.state_dict().values(), without.state_dict().values()))
 
@@ -129,11 +135,20 @@ def test_folder_with_a_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_folder_in_use_by_another_process_is_refused_until_that_dies(tmp_path: Path) -> None:
-    hold = "import sys, pathlib, vistalib.train.guard as g\nwith g.run_lock(pathlib.Path(sys.argv[1])): print('held', flush=True); input()"
-    other = subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    hold = (
+        "import fcntl, os, sys\n"
+        "file = open(sys.argv[1] + '/run.lock', 'w')\n"
+        "fcntl.lockf(file, fcntl.LOCK_EX)\n"
+        "print(f'process {os.getpid()}', file=file, flush=True)\n"
+        "print('held', flush=True)\n"
+        "input()\n"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", hold, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert other.stdout is not None
     assert other.stdout.readline() == "held\n"
-    with pytest.raises(ValueError, match=f"process {other.pid} on .* is writing there"):
+    with pytest.raises(ValueError, match=f"process {other.pid} is writing there"):
         fit(tiny(), Noise(), settings(), folder=tmp_path)
     other.kill()
     other.communicate()
@@ -170,7 +185,7 @@ def test_warm_up_longer_than_the_run_is_warned_about(tmp_path: Path) -> None:
 
 def test_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("")
-    with pytest.raises(OSError, match="cannot be written: .*choose another folder"):
+    with pytest.raises(OSError, match=r"cannot be written: .*choose another folder"):
         fit(tiny(), Noise(), settings(), folder=tmp_path / "run")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from train_helpers import Noise, flip_a_bit, score, settings, steady, tiny
+from train_helpers import Noise, Tiny, flip_a_bit, score, settings, steady, tiny
 
 from vistalib.train import INTERRUPTED, DamagedCheckpoint, Interrupted, fit, load_checkpoint, read_log
 
@@ -51,7 +51,9 @@ def assert_resumes_to(reference: Reference, folder: Path) -> None:
     result = fit(model, Noise(), settings(), folder=folder, evaluate=score, resume=True)
     state, lines = reference
     saved = load_checkpoint(result.last).model
-    assert all(torch.equal(value, state[name]) and torch.equal(saved[name], state[name]) for name, value in model.state_dict().items())
+    assert all(
+        torch.equal(value, state[name]) and torch.equal(saved[name], state[name]) for name, value in model.state_dict().items()
+    )
     assert steady(read_log(folder)) == lines
 
 
@@ -102,20 +104,24 @@ def test_half_written_line_of_the_log_is_cut(tmp_path: Path, never_stopped: Refe
     assert_resumes_to(never_stopped, tmp_path)
 
 
-@pytest.mark.parametrize("seconds", [0.0, 0.05, 0.15, 0.3])
+@pytest.mark.parametrize(
+    "seconds", [0.05, *(pytest.param(seconds, marks=pytest.mark.slow) for seconds in (0.0, 0.02, 0.1, 0.15, 0.2, 0.3))]
+)
 def test_sigkill_of_a_process(tmp_path: Path, never_stopped: Reference, seconds: float) -> None:
     process = start_process(tmp_path)
     time.sleep(seconds)
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    if not list((tmp_path / "checkpoints").glob("iter_*")):
-        pytest.fail("the process was killed before its first checkpoint; the machine is slower than this test allows for")
     assert_resumes_to(never_stopped, tmp_path)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
-def test_signal_writes_a_checkpoint_and_exits_with_its_own_status(tmp_path: Path, never_stopped: Reference, number: int) -> None:
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)], ids=["SIGTERM", "SIGINT"]
+)
+def test_signal_writes_a_checkpoint_and_exits_with_its_own_status(
+    tmp_path: Path, never_stopped: Reference, number: int
+) -> None:
     process = start_process(tmp_path)
     process.send_signal(number)
     process.communicate(timeout=30)
@@ -139,7 +145,11 @@ def start_process(folder: Path) -> "subprocess.Popen[str]":
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
     process = subprocess.Popen(
-        [sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+        [sys.executable, "-c", script, str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
     )
     assert process.stdout is not None
     while process.stdout.readline().strip() != "4":
@@ -167,7 +177,7 @@ def test_handlers_are_given_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"])
 def test_flipped_bit_is_found_and_the_checkpoint_before_is_used(tmp_path: Path, never_stopped: Reference, name: str) -> None:
     with pytest.raises(Power):
-        fit(tiny(), Failing(8), settings(), folder=tmp_path, evaluate=score)
+        fit(tiny(), Failing(7), settings(), folder=tmp_path, evaluate=score)
     flip_a_bit(tmp_path / "checkpoints/iter_000006" / name)
     with pytest.warns(UserWarning, match="iter_000006.*going back to the one before it"):
         assert_resumes_to(never_stopped, tmp_path)
@@ -176,7 +186,7 @@ def test_flipped_bit_is_found_and_the_checkpoint_before_is_used(tmp_path: Path, 
 
 def test_folder_without_manifest_is_found_and_the_checkpoint_before_is_used(tmp_path: Path, never_stopped: Reference) -> None:
     with pytest.raises(Power):
-        fit(tiny(), Failing(8), settings(), folder=tmp_path, evaluate=score)
+        fit(tiny(), Failing(7), settings(), folder=tmp_path, evaluate=score)
     (tmp_path / "checkpoints/iter_000006/manifest.json").unlink()
     with pytest.warns(UserWarning, match="iter_000006 is not a whole checkpoint"):
         assert_resumes_to(never_stopped, tmp_path)
@@ -218,9 +228,7 @@ def test_how_often_to_write_may_change(tmp_path: Path, never_stopped: Reference)
 
 
 def test_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
-    from train_helpers import Tiny
-
     with pytest.raises(Power):
         fit(tiny(), Failing(8), settings(), folder=tmp_path)
-    with pytest.raises(ValueError, match="checkpoint of another model: .*size mismatch"):
+    with pytest.raises(ValueError, match=r"is of another model: .*size mismatch for stem.weight"):
         fit(Tiny(channels=4), Noise(), settings(), folder=tmp_path, resume=True)

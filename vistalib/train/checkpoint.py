@@ -55,6 +55,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
                 f"a checkpoint must be a folder or a .safetensors file, got {path}; convert it: nothing pickled is ever loaded"
             )
         return Checkpoint(_read_tensors(path), {})
+    if not path.exists():
+        raise ValueError(f"{path} does not exist; give a run's folder, a checkpoint folder or a .safetensors file")
     if (path / MANIFEST).exists() or NAME.fullmatch(path.name):
         return read_checkpoint(path)
     newest = newest_whole(path / CHECKPOINTS)

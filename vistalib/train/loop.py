@@ -249,7 +249,6 @@ def _restore(parent: Path, model: nn.Module, optimizer: torch.optim.Optimizer, s
         model.load_state_dict(found.model)
         store.restore_optimizer(optimizer, found.optimizer)
     except (RuntimeError, KeyError) as error:
-        raise ValueError(
-            f"{newest} is a checkpoint of another model: {error}; build the model that the run began with"
-        ) from error
+        first = " ".join(line.strip() for line in str(error).splitlines()[:2])
+        raise ValueError(f"{newest} is of another model: {first}; build the model that the run began with") from error
     return found.state["iteration"], Window(found.state["window"])
