@@ -104,3 +104,13 @@ def test_importing_viz_does_not_import_what_draws() -> None:
     code = "import sys, vistalib.viz; print([m for m in ('matplotlib', 'seaborn', 'pandas') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.slow
+def test_a_notebook_shows_a_returned_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MPLBACKEND", raising=False)  # the kernel chooses its own
+    nbformat, nbclient = pytest.importorskip("nbformat").v4, pytest.importorskip("nbclient")
+    code = "import numpy as np\nfrom vistalib.viz import plot_images\nplot_images([np.zeros((4, 8, 3), np.uint8)])"
+    notebook = nbformat.new_notebook(cells=[nbformat.new_code_cell(code)])
+    nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    assert ["image/png" in output.get("data", {}) for output in notebook.cells[0].outputs] == [True]

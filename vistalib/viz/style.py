@@ -47,7 +47,7 @@ def styled() -> Iterator[Any]:
     except ModuleNotFoundError as error:
         raise missing("seaborn", "draw the figures") from error
     if "ipykernel" in sys.modules:
-        matplotlib.get_backend()  # settles on the inline backend, which teaches notebooks to show a returned figure
+        import matplotlib_inline.backend_inline  # noqa: F401  # its import teaches notebooks to show a returned figure
     settings = seaborn.plotting_context("notebook", font_scale=0.9) | seaborn.axes_style("ticks") | _SETTINGS
     with matplotlib.rc_context(settings):
         yield seaborn
