@@ -58,19 +58,22 @@ class Segmentor(nn.Module):
         return self.backbone.num_layers
 
     def layer_ids(self) -> dict[str, int]:
-        """The depth of each parameter for layer-wise learning-rate decay: the stem 0, blocks 1..num_layers, the heads one more."""
+        """The depth of each parameter for layer-wise learning-rate decay: stem 0, blocks 1..num_layers, heads one more."""
         ids = {f"backbone.{name}": depth for name, depth in self.backbone.layer_ids().items()}
         return {name: ids.get(name, self.num_layers + 1) for name, _ in self.named_parameters()}
 
 
 def _loss(name: str, logits: Tensor, label: Tensor, *, weight: float) -> dict[str, Tensor]:
+    """Loss and accuracy of one head; `logits` is (N, K, h, w), `label` is (N, H, W)."""
     logits = resize(logits, (label.shape[1], label.shape[2]))  # (N, K, H, W)
+    logits = logits.permute(0, 2, 3, 1).flatten(0, 2)  # (N*H*W, K), a view: softmax is fastest along the last dimension
+    label = label.flatten()  # (N*H*W)
     total = nn.functional.cross_entropy(logits, label, ignore_index=IGNORE_INDEX, reduction="sum")
     return {f"{name}.loss_ce": weight * total / label.numel(), f"{name}.acc_seg": _accuracy(logits.detach(), label)}
 
 
 def _accuracy(logits: Tensor, label: Tensor) -> Tensor:
-    """Percent of the pixels that count whose most likely class is right; 100 where none counts."""
+    """Percent of the labelled pixels whose most likely class is right, 100 where no pixel is labelled."""
     tiny = torch.finfo(torch.float32).eps
     right = (logits.argmax(dim=1) == label).sum()
     return (right + tiny) * (100 / ((label != IGNORE_INDEX).sum() + tiny))

@@ -4,7 +4,6 @@ A file may carry the released names or ours (`names`), be wrapped as training to
 before every name), or be a classification checkpoint whose names lack the `backbone.`.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vistalib.extras import missing
+from vistalib.files import read_json
 from vistalib.models.names import from_released
 from vistalib.models.variants import VARIANTS, size_of
 
@@ -96,8 +96,7 @@ def read_weights(path: str | Path) -> dict[str, Any]:
 
 def _model_file(path: Path) -> Path:
     if (path / "checkpoints" / "index.json").is_file():
-        index = json.loads((path / "checkpoints" / "index.json").read_text(encoding="utf-8"))
-        path = path / "checkpoints" / index["last"]
+        path = path / "checkpoints" / read_json(path / "checkpoints" / "index.json")["last"]
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.is_file():
         raise ValueError(

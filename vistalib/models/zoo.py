@@ -1,5 +1,6 @@
 """Models by name: `create_model("upernet_internimage_l")`."""
 
+import sys
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,9 @@ def create_model(name: str, num_classes: int = 150, pretrained: str | Path | Non
     """Build a named model, freshly initialised or with weights from `pretrained`.
 
     150 classes is what was released, whatever the data. `pretrained` is a file (.safetensors or .pth) or the folder of a run;
-    what does not fit the head is left out, as `load_weights` reports. `backbone` are arguments of `InternImage` that should
-    differ from the table, such as `drop_path_rate=0.1` or `recompute_blocks=True`. Raises `ValueError` for an unknown name or
-    weights of another backbone.
+    what of it was loaded, what was not and why is said on standard error. `backbone` are arguments of `InternImage` that
+    should differ from the table, such as `drop_path_rate=0.1` or `recompute_blocks=True`. Raises `ValueError` for an unknown
+    name, and for weights of another backbone.
     """
     variant = _variant(name)
     net = InternImage(**(backbone_options(variant.size) | backbone))
@@ -36,7 +37,7 @@ def create_model(name: str, num_classes: int = 150, pretrained: str | Path | Non
     head: Head = kind(net.out_channels, channels=variant.head_channels, num_classes=num_classes)
     model = Segmentor(net, head, auxiliary)
     if pretrained is not None:
-        load_weights(model, read_weights(pretrained))
+        print(f"{pretrained}: {load_weights(model, read_weights(pretrained))}", file=sys.stderr)
     return model
 
 
