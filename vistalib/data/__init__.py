@@ -16,6 +16,7 @@ from vistalib.data.labels import (
 )
 from vistalib.data.loader import TrainLoader
 from vistalib.data.sampler import Sampler
+from vistalib.data.synthetic import synthesize
 from vistalib.data.vistas import Vistas
 
 __all__ = [
@@ -39,4 +40,5 @@ __all__ = [
     "read_image",
     "resize",
     "resize_label",
+    "synthesize",
 ]
