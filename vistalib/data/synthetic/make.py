@@ -1,0 +1,117 @@
+"""`synthesize`: a whole dataset of drawn streets, rendered by several processes, complete or not there at all."""
+
+import multiprocessing
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+
+from vistalib.data.synthetic import write_cityscapes, write_vistas
+from vistalib.data.synthetic.render import render_number
+from vistalib.files import read_json, write_json
+from vistalib.progress import progress
+
+GENERATOR = 1  # rises whenever the same request would give other pixels
+MANIFEST = "synthetic.json"
+WRITERS = {"vistas": write_vistas, "cityscapes": write_cityscapes}
+
+
+def synthesize(
+    root: str | Path,
+    layout: Literal["vistas", "cityscapes"] = "vistas",
+    *,
+    num_images: int | dict[str, int] = 16,
+    seed: int = 0,
+    size: tuple[int, int] = (512, 1024),
+    workers: int | None = None,
+) -> Path:
+    """Draw a dataset of synthetic streets into the new folder `root`, and return it.
+
+    `num_images` is the number of each split ("training"/"validation", or "train"/"val"), or a number for every split; `size` is
+    (height, width) in pixels (Vistas images vary around it). Every image is a function of seed, layout, split and number, so
+    `workers` (processes; None takes two, or one where there is one core or little to draw) changes nothing but the time. Call it below
+    `if __name__ == "__main__":` in a script, as workers start by importing that script.
+
+    A folder that holds exactly this request is used again, any other non-empty one is refused. Raises `ValueError` for a bad request
+    or folder, `OSError` where the disk cannot take the files; then nothing is left behind.
+    """
+    if layout not in WRITERS:
+        raise ValueError(f"layout must be one of {', '.join(WRITERS)}; got {layout!r}")
+    counts = _counts(num_images, WRITERS[layout].SPLITS)
+    if min(size) < 32 or max(size) > 4096:
+        raise ValueError(f"size must be (height, width) with both in 32..4096 pixels, got {size}; try (512, 1024)")
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers must be at least 1 or None, got {workers}")
+    root = Path(root)
+    request = {"generator": GENERATOR, "layout": layout, "seed": seed, "num_images": counts, "size": list(size)}
+    if _holds(root, request):
+        print(f"{root} already holds these {sum(counts.values())} synthetic images; using them")
+        return root
+    root.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
+    try:
+        jobs = [(split, number) for split, count in enumerate(counts.values()) for number in range(count)]
+        for _ in progress(_drawn(partial(_draw, beside, layout, seed, size), jobs, workers), f"drawing {layout}", total=len(jobs)):
+            pass
+        if layout == "vistas":
+            write_vistas.write_config(beside)
+        write_json(beside / MANIFEST, request)
+        beside.chmod(0o755)
+        if root.exists():
+            root.rmdir()
+        beside.rename(root)
+    except OSError as error:
+        raise OSError(error.errno, f"{root} could not be written: {error.strerror or error}; check its disk and rights") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return root
+
+
+def _counts(num_images: int | dict[str, int], splits: tuple[str, ...]) -> dict[str, int]:
+    counts = dict.fromkeys(splits, num_images) if isinstance(num_images, int) else {s: num_images.get(s, 0) for s in splits}
+    unknown = set(num_images) - set(splits) if isinstance(num_images, dict) else set()
+    if unknown or min(counts.values()) < 0 or sum(counts.values()) == 0:
+        raise ValueError(f"num_images must be a positive number, or numbers for the splits {', '.join(splits)}; got {num_images}")
+    return counts
+
+
+def _holds(root: Path, request: dict[str, Any]) -> bool:
+    """Whether `root` holds this very request; a `ValueError` where it holds anything else."""
+    if root.exists() and not root.is_dir():
+        raise ValueError(f"root must be a folder, got the file {root}; choose another path")
+    if not root.exists() or not any(root.iterdir()):
+        return False
+    found = read_json(root / MANIFEST) if (root / MANIFEST).exists() else None
+    if found == request:
+        return True
+    what = f"another synthetic dataset ({found})" if found else "other files"
+    raise ValueError(f"root must be a new or empty folder, or hold exactly this request; {root} holds {what}. Choose another folder or remove it")
+
+
+def _drawn(draw: "partial[None]", jobs: list[tuple[int, int]], workers: int | None) -> Iterator[None]:
+    if workers is None:
+        workers = min(2, os.cpu_count() or 1) if len(jobs) > 8 else 1
+    if workers == 1:
+        yield from map(draw, jobs)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+        try:
+            yield from pool.map(draw, jobs)
+        except BrokenProcessPool as error:
+            raise RuntimeError('a drawing process ended early; call synthesize below `if __name__ == "__main__":`, or with workers=1') from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _draw(folder: Path, layout: str, seed: int, size: tuple[int, int], job: tuple[int, int]) -> None:
+    split, number = job
+    rendering = render_number(layout, seed=seed, split=split, number=number, size=size)
+    WRITERS[layout].write_image(folder, rendering, seed=seed, split=split, number=number)
