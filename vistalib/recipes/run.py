@@ -1,7 +1,7 @@
 """Running a recipe: model, data and training put together, evaluated, and left in a folder that others can open.
 
-The folder holds `log.jsonl` and `checkpoints/` (see `vistalib.train`), `run.json` (the recipe, the classes and their colours,
-the machine) and `evaluation.json` (the last evaluation).
+The folder holds `log.jsonl` and `checkpoints/` (see `vistalib.train`) and `evaluation.json`. Every checkpoint's state carries,
+as "about", the recipe, the classes with their colours, and the machine: it can be used without knowing where it came from.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ import torch
 
 from vistalib.data import Augmentation, InMemory, TrainLoader
 from vistalib.evaluate import Evaluation, evaluate_dataset
-from vistalib.files import read_json, write_json
+from vistalib.files import write_json
 from vistalib.models import LoadReport, Segmentor, create_model, load_weights
 from vistalib.provenance import provenance
 from vistalib.recipes.recipe import Dataset, Recipe, Roots
@@ -65,18 +65,18 @@ def run(
     evaluations: list[Evaluation] = []
 
     def evaluate(trained: torch.nn.Module) -> dict[str, Any]:
-        write_json(folder / "run.json", _facts(recipe, train_data, model, start_from))
         evaluations.append(evaluate_dataset(trained, validation_data, scale=recipe.evaluation_scale, device=device))
         write_json(folder / "evaluation.json", evaluations[-1].to_json())
         return {name: value for name, value in evaluations[-1].to_json().items() if name != "confusion"}
 
-    result = fit(model, loader, recipe.settings, folder=folder, evaluate=evaluate, device=device, resume=resume)
+    about = _about(recipe, train_data, model, start_from)
+    result = fit(model, loader, recipe.settings, folder=folder, evaluate=evaluate, device=device, resume=resume, about=about)
     if not evaluations:  # a finished run that was resumed: nothing was left to train
         evaluate(model)
     return RunResult(model, result, evaluations[-1], report)
 
 
-def _facts(recipe: Recipe, data: Dataset, model: Segmentor, start_from: str | Path | None) -> dict[str, Any]:
+def _about(recipe: Recipe, data: Dataset, model: Segmentor, start_from: str | Path | None) -> dict[str, Any]:
     return {
         "recipe": recipe.to_json(),
         "num_classes": recipe.num_classes or len(data.classes),
@@ -98,15 +98,17 @@ class TrainedModel:
     scale: tuple[int, int]  # (width, height)
 
 
-def open_run(folder: str | Path, *, device: str = "cpu") -> TrainedModel:
-    """Open the model that a run left in `folder`, ready to predict.
+def open_run(path: str | Path, *, device: str = "cpu") -> TrainedModel:
+    """Open the model of a run's folder, or of one checkpoint in it, ready to predict.
 
-    Raises `ValueError` when `folder` is not a finished run's folder or its checkpoint does not fit its recipe.
+    Raises `ValueError` when there is no checkpoint that `run` wrote.
     """
-    folder = Path(folder)
-    facts = read_json(folder / "run.json")
-    model = create_model(facts["recipe"]["model"], num_classes=facts["num_classes"])
-    load_weights(model, load_checkpoint(folder).model)
-    width, height = facts["recipe"]["evaluation_scale"]
-    colors = np.asarray(facts["colors"], dtype=np.uint8)
-    return TrainedModel(model.to(device).eval(), tuple(facts["classes"]), colors, (width, height))
+    checkpoint = load_checkpoint(path)
+    about = checkpoint.state.get("about")
+    if not about:
+        raise ValueError(f"{path} must hold a checkpoint that says which recipe made it, got bare weights; give a run's folder")
+    model = create_model(about["recipe"]["model"], num_classes=about["num_classes"])
+    model.load_state_dict(checkpoint.model)
+    width, height = about["recipe"]["evaluation_scale"]
+    colors = np.asarray(about["colors"], dtype=np.uint8)
+    return TrainedModel(model.to(device).eval(), tuple(about["classes"]), colors, (width, height))

@@ -21,7 +21,7 @@ def sampling_pattern(model: Segmentor, dataset: Cityscapes, *, scale: tuple[int,
     """Arrays for `vistalib.viz.plot_sampling`, from the image that shows the most of the queried classes.
 
     Returns `image` (H, W, 3) RGB at `scale`; `query` (q, 2) pixels (x, y), each in the middle of the largest region of its
-    class; and for stages 1 to 4 `location_<stage>` (q, G*K, 2) in pixels of that image and `weight_<stage>` (q, G*K), the
+    class; and for stages 1 to 4 `location_stage_<s>` (q, G*K, 2) in pixels of that image and `weight_stage_<s>` (q, G*K), the
     modulation of each point, of the last DCNv3 of the stage.
     """
     ids = [TRAIN_CLASSES.index(name) for name in QUERIES]
@@ -38,8 +38,8 @@ def sampling_pattern(model: Segmentor, dataset: Cityscapes, *, scale: tuple[int,
             location, modulation = module.locations(features)[0], module.modulation(features)[0]  # (P,Q,G,K,2), (P,Q,G,K)
         rows, columns = (query[:, 1] // stride).astype(int), (query[:, 0] // stride).astype(int)
         points = (location[rows, columns].flatten(1, 2) + 0.5) * stride - 0.5  # (q, G*K, 2)
-        arrays[f"location_{stage}"] = points.numpy()
-        arrays[f"weight_{stage}"] = modulation[rows, columns].flatten(1).numpy()  # (q, G*K)
+        arrays[f"location_stage_{stage}"] = points.numpy()
+        arrays[f"weight_stage_{stage}"] = modulation[rows, columns].flatten(1).numpy()  # (q, G*K)
     return arrays
 
 

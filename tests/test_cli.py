@@ -1,0 +1,130 @@
+"""The command: exit status 0, 1 and 2, one message with the repair, and no traceback for a user's mistake."""
+
+from pathlib import Path
+
+import cv2
+import pytest
+
+from tests.data_helpers import pixels, values, write_folder, write_image, write_label
+from tests.helpers import run_python
+from vistalib.cli import main
+from vistalib.files import read_json
+
+OWN = "upernet_internimage_micro_256x352_folder"
+TINY = [
+    *("--model", "upernet_internimage_nano", "--batch-size", "2", "--evaluation-scale", "64", "64", "--workers", "0"),
+    *("--settings.iterations", "2", "--settings.warmup-iters", "0"),
+    *("--augmentation.scale", "64", "64", "--augmentation.crop", "64", "64"),
+]
+
+
+def status(*arguments: str | Path) -> int:
+    """The exit status of one command, however it ends."""
+    try:
+        return main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        return int(str(stop.code))
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = write_folder(tmp_path_factory.mktemp("own") / "streets")
+    write_image(root / "images" / "val" / "0.png", pixels(60))
+    write_label(root / "labels" / "val" / "0.png", values(60, range(4)))
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(own: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "own"
+    assert status("train", OWN, "--folder", own, "--out", out, *TINY) == 0
+    return out
+
+
+def test_help_comes_without_torch() -> None:
+    code = "import sys, vistalib.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: pass\nprint('torch' in sys.modules)"
+    assert run_python(code).splitlines()[-1] == "False"
+
+
+def test_training_on_own_data_then_evaluating_gives_the_same_score(trained: Path, own: Path, tmp_path: Path) -> None:
+    assert status("evaluate", trained, "--folder", own, "--json", tmp_path / "score.json") == 0
+    assert read_json(tmp_path / "score.json")["mean_iou"] == read_json(trained / "evaluation.json")["mean_iou"]
+
+
+def test_predict_writes_a_label_map_and_an_overlay_of_the_size_of_the_photograph(
+    trained: Path, own: Path, tmp_path: Path
+) -> None:
+    assert status("predict", trained, own / "images" / "val" / "0.png", "--out", tmp_path) == 0
+    photograph, *written = (own / "images" / "val" / "0.png", tmp_path / "0_labels.png", tmp_path / "0_overlay.jpg")
+    assert {cv2.imread(str(path)).shape for path in written} == {cv2.imread(str(photograph)).shape}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0_labels.png", "0_overlay.jpg"]
+
+
+def test_a_second_training_into_the_same_folder_is_refused(
+    trained: Path, own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status("train", OWN, "--folder", own, "--out", trained, *TINY) == 1
+    assert "resume" in capsys.readouterr().err
+
+
+def test_zoo_counts_the_released_parameters(tmp_path: Path) -> None:
+    assert status("zoo", "--json", tmp_path / "zoo.json") == 0
+    assert read_json(tmp_path / "zoo.json")["parameters"]["upernet_internimage_l"] == 255_600_606
+
+
+def test_doctor_names_a_usable_backend(tmp_path: Path) -> None:
+    assert status("doctor", "--json", tmp_path / "doctor.json") == 0
+    assert any(backend["usable"] for backend in read_json(tmp_path / "doctor.json")["backends"])
+
+
+def test_index_counts_every_labelled_pixel(own: Path, tmp_path: Path) -> None:
+    assert status("data", "index", "--folder", own, "--json", tmp_path / "index.json") == 0
+    expected = dict.fromkeys(("sky", "road", "car"), 0)
+    for i in range(5):
+        label = values(i, range(4))
+        for name, value in (("sky", 0), ("road", 1), ("car", 3)):
+            expected[name] += int((label == value).sum())
+    assert read_json(tmp_path / "index.json")["pixels"] == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["frobnicate"], "frobnicate"),
+        (["train", "upernet_internimage_l_512x1024_80k_mapilary"], "mapillary"),
+        (["train", OWN, "--settings.iteration", "3"], "iterations"),
+        (["train", OWN, "--settings.iterations", "many"], "many"),
+        (["evaluate", "somewhere"], "--cityscapes DIR"),
+        (["evaluate", "somewhere", "--vistas", "a", "--folder", "b"], "got 2"),
+        (["data", "make", "somewhere", "--layout", "kitti"], "kitti"),
+        (["predict", "somewhere"], "at least one image"),
+    ],
+    ids=["command", "recipe", "option", "value", "no dataset", "two datasets", "layout", "no image"],
+)
+def test_wrong_usage_ends_with_2_and_says_what(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status(*arguments) == 2
+    assert said in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", OWN], "--folder DIR"),
+        (["train", OWN, "--folder", "{tmp}/nowhere"], "nowhere"),
+        (["train", OWN, "--folder", "{own}", "--start-from", "{tmp}/nowhere"], "nowhere"),
+        (["train", OWN, "--folder", "{own}", "--model", "upernet_internimage_q"], "upernet_internimage_"),
+        (["evaluate", "{tmp}/nowhere", "--folder", "{own}"], "nowhere"),
+        (["predict", "{trained}", "{tmp}/nowhere.jpg"], "nowhere.jpg"),
+    ],
+    ids=["data not given", "no such data", "no such checkpoint", "no such model", "no such run", "no such image"],
+)
+def test_a_failure_ends_with_1_one_message_and_nothing_written(
+    arguments: list[str], said: str, own: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    filled = [argument.format(tmp=tmp_path, own=own, trained=trained) for argument in arguments]
+    out = ["--out", str(tmp_path / "out")] if filled[0] in ("train", "predict") else []
+    assert status(*filled, *out) == 1
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "out").exists()

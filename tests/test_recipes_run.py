@@ -1,0 +1,82 @@
+"""A recipe from folders to a score: what `run` leaves, what it refuses, and that its folder can be opened again."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.data_helpers import pixels, values, write_folder, write_image, write_label
+from vistalib.data import AugmentationSettings
+from vistalib.evaluate import evaluate_dataset
+from vistalib.files import read_json
+from vistalib.recipes import Recipe, Roots, Source, get_recipe, open_run, run
+
+OWN = "upernet_internimage_micro_256x352_folder"
+
+
+@pytest.fixture(scope="module")
+def streets(tmp_path_factory: pytest.TempPathFactory) -> Roots:
+    root = write_folder(tmp_path_factory.mktemp("streets") / "own")
+    for i in range(2):
+        write_image(root / "images" / "val" / f"{i}.png", pixels(50 + i))
+        write_label(root / "labels" / "val" / f"{i}.png", values(50 + i, range(4)))
+    return Roots(folder=root)
+
+
+def tiny(iterations: int = 2) -> Recipe:
+    recipe = get_recipe(OWN)
+    return dataclasses.replace(
+        recipe,
+        model="upernet_internimage_nano",
+        batch_size=2,
+        evaluation_scale=(64, 64),
+        augmentation=AugmentationSettings(scale=(64, 64), ratio_range=(0.5, 1.0), crop=(64, 64)),
+        settings=dataclasses.replace(recipe.settings, iterations=iterations, warmup_iters=0, log_every=1, checkpoint_every=1),
+    )
+
+
+def test_a_run_leaves_a_score_over_the_classes_of_its_data(streets: Roots, tmp_path: Path) -> None:
+    result = run(tiny(), streets, folder=tmp_path / "run", num_workers=0)
+    assert result.evaluation.classes == ("sky", "road", "car")
+    assert read_json(tmp_path / "run" / "evaluation.json")["mean_iou"] == result.evaluation.mean_iou
+
+
+def test_an_opened_run_scores_what_the_run_scored(streets: Roots, tmp_path: Path) -> None:
+    result = run(tiny(), streets, folder=tmp_path / "run", num_workers=0)
+    opened = open_run(tmp_path / "run")
+    again = evaluate_dataset(opened.model, streets.open(Source("folder", "val")), scale=opened.scale, progress=False)
+    assert np.array_equal(again.confusion, result.evaluation.confusion)
+
+
+def test_a_finished_run_can_be_resumed_and_is_only_evaluated(streets: Roots, tmp_path: Path) -> None:
+    first = run(tiny(), streets, folder=tmp_path / "run", num_workers=0)
+    second = run(tiny(), streets, folder=tmp_path / "run", num_workers=0, resume=True)
+    assert np.array_equal(first.evaluation.confusion, second.evaluation.confusion)
+
+
+def test_the_classifier_of_other_classes_is_left_and_the_report_says_so(streets: Roots, tmp_path: Path) -> None:
+    first = run(tiny(), streets, folder=tmp_path / "run", num_workers=0)
+    other = dataclasses.replace(tiny(), num_classes=7)
+    second = run(other, streets, folder=tmp_path / "other", start_from=tmp_path / "run", num_workers=0)
+    assert first.load_report is None
+    assert second.load_report is not None
+    assert "decode_head.conv_seg.weight" in second.load_report.skipped
+
+
+def test_a_checkpoint_of_another_model_is_refused_before_anything_is_written(streets: Roots, tmp_path: Path) -> None:
+    run(tiny(), streets, folder=tmp_path / "run", num_workers=0)
+    other = dataclasses.replace(tiny(), model="upernet_internimage_micro")
+    with pytest.raises(ValueError, match="upernet_internimage_nano"):
+        run(other, streets, folder=tmp_path / "other", start_from=tmp_path / "run", num_workers=0)
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_dataset_that_was_not_given_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--folder DIR"):
+        run(tiny(), Roots(), folder=tmp_path / "run")
+
+
+def test_bare_weights_are_not_taken_for_a_run(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="run"):
+        open_run(tmp_path)
