@@ -31,7 +31,7 @@ check: lint types imports ## style, types, and who may import whom; what pre-com
 
 lint: environment
 	$(RUN) ruff check .
-	$(RUN) ruff format --check .
+	$(RUN) ruff format --check --output-format concise .
 
 types: environment
 	$(RUN) mypy

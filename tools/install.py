@@ -24,7 +24,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 import scatter
 
 ROOT = Path(__file__).resolve().parent.parent
-DECIDES = ("pyproject.toml", "constraints.txt", "kernels/pyproject.toml", "kernels/setup.py", "tools/install.py", "tools/scatter.py")
+DECIDES = (
+    "pyproject.toml",
+    "constraints.txt",
+    "kernels/pyproject.toml",
+    "kernels/setup.py",
+    "tools/install.py",
+    "tools/scatter.py",
+)  # files
 EXTRAS = ("demo", "course", "dev")
 EVERY = 15.0  # seconds between lines where the output is no terminal
 
@@ -36,8 +43,9 @@ def main() -> int:
     parser.add_argument("--again", action="store_true", help="install even if nothing changed, and build torch-scatter anew")
     parser.add_argument("--no-scatter", action="store_true", help="leave torch-scatter out; sums over classes use index_add_")
     options = parser.parse_args()
-    if sys.version_info < (3, 11):
-        print(f"vistalib needs Python 3.11 or newer, this is {sys.version.split()[0]}; run: make PYTHON=python3.12", file=sys.stderr)
+    if sys.version_info < (3, 11):  # noqa: UP036  # this file is also started by whatever `python3` is
+        version = sys.version.split()[0]
+        print(f"vistalib needs Python 3.11 or newer, this is {version}; run: make PYTHON=python3.12", file=sys.stderr)
         return 2
     try:
         install(options.extras, with_scatter=not options.no_scatter, again=options.again)
@@ -127,21 +135,25 @@ class Pip(Job):
     def __init__(self, title: str, python: Path, *arguments: str) -> None:
         super().__init__(title)
         self.log = python.parent.parent / f"install-{title}.log"
-        self.command = [str(python), "-m", "pip", "install", "--progress-bar", "off", "--constraint", "constraints.txt", *arguments]
+        self.command = [str(python), "-m", "pip", "install", "--progress-bar", "off"]
+        self.command += ["--constraint", "constraints.txt", *arguments]
 
     def work(self) -> None:
         """Run pip; its latest line is the state."""
         quiet = os.environ | {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONUNBUFFERED": "1"}
-        process = subprocess.Popen(self.command, cwd=ROOT, env=quiet, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        assert process.stdout is not None
+        pipe = subprocess.PIPE
         lines = []
-        with self.log.open("w", encoding="utf-8") as log:
+        with (
+            subprocess.Popen(self.command, cwd=ROOT, env=quiet, stdout=pipe, stderr=subprocess.STDOUT, text=True) as process,
+            self.log.open("w", encoding="utf-8") as log,
+        ):
+            assert process.stdout is not None
             for line in process.stdout:
                 log.write(line)
                 lines.append(line)
                 if line.strip() and not line.startswith("Requirement already satisfied"):
                     self.state = line.strip()[:60]
-        if process.wait() != 0:
+        if process.returncode != 0:
             raise Failure(f"pip failed (whole log: {self.log})\n" + "".join(lines[-12:]))
         self.state = "done"
 

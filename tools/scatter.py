@@ -67,7 +67,7 @@ def build(python: Path, constraints: Path, folder: Path, *, log: Path, say: Call
     """Build the wheel inside `folder`, saying how many of its files are compiled; None when the build fails."""
     settings = folder / "parallel.cfg"
     settings.write_text(f"[build_ext]\nparallel = {cores()}\n", encoding="utf-8")
-    variables = os.environ | {"DIST_EXTRA_CONFIG": str(settings), "TMPDIR": str(folder), "TEMP": str(folder), "TMP": str(folder)}
+    variables = os.environ | {"DIST_EXTRA_CONFIG": str(settings)} | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))
     if sys.platform != "win32":  # many Pythons hand on -g, whose debug information doubles the time
         variables |= {name: f"{os.environ.get(name, '')} -g0".strip() for name in ("CFLAGS", "CXXFLAGS")}
     # pip's own cache of built wheels does not ask which torch a wheel was built against: leave it out.
