@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from vistalib.models import FCNHead, InternImage, SegFormerHead, Segmentor, UPerHead, from_released, load_weights, to_released
-from vistalib.models.internimage import DropPath
 
 DATA = Path(__file__).parent / "data" / "models"
 STYLES = ["upernet_l_style", "upernet_t_style"]
@@ -50,7 +49,7 @@ def test_logits_equal_the_released_float32_ones(style: str) -> None:
     arrays = golden(style)
     model, (image, _) = tiny(arrays), inputs(arrays)
     maps = model.backbone(image)
-    # worst measured 1.5e-6 and 3.1e-6
+    # worst measured 1.5e-6 and 3.6e-6
     assert error(model.decode_head(maps), torch.from_numpy(arrays["logits_raw"])) < 5e-5
     assert error(model.auxiliary_head(maps[2]), torch.from_numpy(arrays["aux_logits_raw"])) < 5e-5
 
@@ -96,8 +95,6 @@ def test_training_mode_gives_the_released_losses_and_running_statistics(style: s
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout2d):
             module.p = 0.0
-        if isinstance(module, DropPath):
-            module.rate = 0.0
     losses = model.loss(*inputs(arrays, "train_"))
     state = to_released(model.state_dict())
     errors = {name: error(losses[name], value) for name, value in part(arrays, "train_loss/").items()}
@@ -111,4 +108,4 @@ def test_the_segformer_head_gives_the_released_logits_for_the_released_maps() ->
     state = from_released(part(arrays, "sd/"))
     head.load_state_dict({name.removeprefix("decode_head."): value for name, value in state.items()})
     logits = head([torch.from_numpy(arrays[f"feat{i}"]) for i in range(4)])
-    assert error(logits, torch.from_numpy(arrays["logits_raw"])) < 5e-5  # measured 5e-7
+    assert error(logits, torch.from_numpy(arrays["logits_raw"])) < 5e-5  # measured 0 on the machine that made both
