@@ -62,3 +62,18 @@ def test_pip_failing_is_told_with_its_last_lines(monkeypatch: pytest.MonkeyPatch
     job.command[0] = sys.executable
     with pytest.raises(install.Failure, match="No matching distribution found for no-such-package-of-vistalib"):
         install.run_jobs(job)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("Collecting seaborn>=0.13\n", "collecting seaborn>=0.13"),
+        ("  Downloading pyarrow-26.0.1-cp311.whl (45.1 MB)\n", "downloading pyarrow-26.0.1-cp311.whl"),
+        ("Processing ./wheels/torch-2.13.0-cp311.whl\n", "processing torch-2.13.0-cp311.whl"),
+        ("Installing collected packages: mpmath, sympy, torch\n", "installing 3 packages"),
+        ("WARNING: something else\n", None),
+    ],
+    ids=["collecting", "downloading", "local file", "installing", "other"],
+)
+def test_pips_output_becomes_a_few_words(line: str, said: str | None) -> None:
+    assert install.headline(line) == said

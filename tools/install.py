@@ -72,15 +72,16 @@ def install(extras: str, *, with_scatter: bool, again: bool) -> None:
     began = time.monotonic()
     python = environment(folder)
     run_jobs(Pip("torch", python, "pip", "setuptools", "wheel", "numpy", "torch"))
-    jobs: list[Job] = [Pip("packages", python, "--no-build-isolation", "-e", f".[{extras}]", "-e", "./kernels")]
-    if with_scatter:
-        jobs.append(Scatter(python, again=again))
-    run_jobs(*jobs)
+    packages = Pip("packages", python, "--no-build-isolation", "-e", f".[{extras}]", "-e", "./kernels")
     note = "left out as asked"
     if with_scatter:
-        wheel, note = jobs[1].wheel, jobs[1].state  # type: ignore[attr-defined]  # the second job is the Scatter
-        if wheel is not None:
-            run_jobs(Pip("torch-scatter", python, "--no-deps", "--no-index", "--force-reinstall", str(wheel)))
+        builder = Scatter(python, again=again)
+        run_jobs(packages, builder)
+        note = builder.state
+        if builder.wheel is not None:
+            run_jobs(Pip("torch-scatter", python, "--no-deps", "--no-index", "--force-reinstall", str(builder.wheel)))
+    else:
+        run_jobs(packages)
     stamp.write_text(json.dumps({"key": key, "extras": extras, "torch-scatter": note}, indent=1) + "\n", encoding="utf-8")
     print(f"environment: ready in {time.monotonic() - began:.0f} s ({extras}; torch-scatter: {note})", flush=True)
 
@@ -135,7 +136,7 @@ class Pip(Job):
     def __init__(self, title: str, python: Path, *arguments: str) -> None:
         super().__init__(title)
         self.log = python.parent.parent / f"install-{title}.log"
-        self.command = [str(python), "-m", "pip", "install", "--progress-bar", "off"]
+        self.command = [str(python), "-m", "pip", "install", "--progress-bar", "off", "--no-compile"]
         self.command += ["--constraint", "constraints.txt", *arguments]
 
     def work(self) -> None:
@@ -151,11 +152,20 @@ class Pip(Job):
             for line in process.stdout:
                 log.write(line)
                 lines.append(line)
-                if line.strip() and not line.startswith("Requirement already satisfied"):
-                    self.state = line.strip()[:60]
+                self.state = headline(line) or self.state
         if process.returncode != 0:
             raise Failure(f"pip failed (whole log: {self.log})\n" + "".join(lines[-12:]))
         self.state = "done"
+
+
+def headline(line: str) -> str | None:
+    """What a line of pip's output says about how far it is, in a few words; None for the other lines."""
+    verb, _, rest = line.strip().partition(" ")
+    if verb in ("Collecting", "Downloading", "Processing"):
+        return f"{verb.lower()} {Path(rest.split()[0]).name}"
+    if line.startswith("Installing collected packages:"):
+        return f"installing {line.count(',') + 1} packages"
+    return None
 
 
 class Scatter(Job):
@@ -163,7 +173,8 @@ class Scatter(Job):
 
     def __init__(self, python: Path, *, again: bool) -> None:
         super().__init__("torch-scatter")
-        self.python, self.again, self.wheel = python, again, None
+        self.python, self.again = python, again
+        self.wheel: Path | None = None
 
     def work(self) -> None:
         """Find or build the wheel."""
