@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vistalib.ops.definition import sampling_locations
+from vistalib.ops.definition import sampling_locations, split
 from vistalib.ops.dispatch import dcnv3
 from vistalib.ops.geometry import Pair, pair
 
@@ -135,7 +135,7 @@ class DCNv3(nn.Module):
     def modulation(self, x: Tensor) -> Tensor:
         """How much each sample counts for input `x` (N, H, W, C): (N, P, Q, G, K), summing to 1 over K."""
         logits: Tensor = self.mask(self._look(x))  # (N, P, Q, G*K)
-        return logits.unflatten(-1, (self.groups, -1)).softmax(-1)  # (N, P, Q, G, K)
+        return split(logits, self.groups, self.kernel_size[0] * self.kernel_size[1]).softmax(-1)  # (N, P, Q, G, K)
 
     def extra_repr(self) -> str:
         """What `print` shows of this layer."""
