@@ -21,7 +21,9 @@ def building(
     outwards = np.array([along[2], 0.0, -along[0]]) * sign  # away from the street
     facade = random_facade(rng, kind=street.kind, length=float(np.linalg.norm(far - near)), floors=floors)
     rise = np.array([0.0, facade.height, 0.0])
-    ppm = float(np.clip(canvas.per_metre(max(z0, 2.5)) * 0.8, 6, 44))
+    camera = canvas.camera
+    shown = max(z0, abs(near[0]) * 2 * camera.focal / camera.width * 0.8, 2.5)  # where it enters the image
+    ppm = float(np.clip(canvas.per_metre(shown) * 0.9, 3, 44))
     roof = ROOFS[int(rng.integers(len(ROOFS)))]
     instance = canvas.begin("construction--structure--building", z=z1)
     if pitched:
@@ -33,7 +35,7 @@ def building(
     else:
         ends, front = gable[[1, 0, 3, 2]], np.array([far + rise, near + rise, near, far])
     if z0 > 1:
-        _face(canvas, rng, ends, instance, facade, ppm, depth, tuple(-along), blank=True, z=z0)
+        _face(canvas, rng, ends, instance, facade, ppm, depth, tuple(-along), blank=bool(rng.random() < 0.55), z=z0)
         if pitched:
             _gable_top(canvas, near, outwards * depth, rise, facade, tuple(-along))
     _face(canvas, rng, front, instance, facade, ppm, facade.length, tuple(-outwards), blank=False, z=max(z0, 2.0))
@@ -51,7 +53,7 @@ def _face(
     normal: tuple[float, ...], *, blank: bool, z: float
 ) -> None:  # fmt: skip
     """One textured wall; `corners` from the top left."""
-    if corners[:, 2].max() < 1.2:
+    if corners[:, 2].max() < 1.2 or not canvas.meets(corners):
         return
     safe = corners[:, 2].min() > 1.0
     canvas.begin("construction--structure--building", z=z, plane=canvas.camera.inverse_depth_plane(corners) if safe else None, instance=instance)
@@ -59,7 +61,7 @@ def _face(
     part = Facade(**{**facade.__dict__, "length": max(length, 0.5)})
     factor = light.factor((normal[0], normal[1], normal[2]))
     sky = tuple(0.5 * (a + b) for a, b in zip(light.zenith, light.skyline, strict=True))
-    canvas.textured(corners, facade_texture(rng, part, ppm=ppm, factor=factor, sky=(sky[0], sky[1], sky[2]), dusk=light.dusk > 0, blank=blank))
+    canvas.textured(corners, facade_texture(rng, part, ppm=ppm * (0.6 if blank else 1.0), factor=factor, sky=(sky[0], sky[1], sky[2]), dusk=light.dusk > 0, blank=blank))
 
 
 def _roof(canvas: Canvas, near: Points, far: Points, back: Points, rise: Points, color: Rgb) -> None:

@@ -18,7 +18,7 @@ from vistalib.data.synthetic.light import TOWARDS_CAMERA, Light, Normal, Rgb
 
 SUPER = 2  # canvas pixels along one image pixel
 SHIFT = 4  # fractional bits of OpenCV's fixed-point coordinates
-LIMIT = 1 << 14  # pixels: beyond it a coordinate is of no use, and fixed point would overflow
+LIMIT = 1 << 17  # pixels: beyond it a coordinate is of no use, and fixed point would overflow
 LABEL_OF = {name: value for value, name in enumerate(VISTAS_NAMES)}
 
 
@@ -116,6 +116,15 @@ class Canvas:
         angles = np.linspace(0, 2 * np.pi, 20, endpoint=False)
         ring = np.stack((np.cos(angles), np.sin(angles), np.zeros(20)), 1) * radius + np.asarray(center)
         self.face(ring, color, normal)
+
+    def meets(self, points: Points) -> bool:
+        """Whether the box around a polygon (N, 3) touches the canvas."""
+        clipped = clip_near(points)
+        if len(clipped) < 3:
+            return False
+        pixels = self.pixels(clipped)
+        rows, columns = self.segment.shape
+        return bool(pixels[:, 0].max() > 0 and pixels[:, 1].max() > 0 and pixels[:, 0].min() < columns and pixels[:, 1].min() < rows)
 
     def textured(self, corners: Points, texture: NDArray[np.uint8]) -> None:
         """Paint `texture` (h, w, 3) on a quadrilateral: corners (4, 3) at its top left, top right, bottom right, bottom left."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vistalib.data.synthetic.light import Rgb
-from vistalib.data.synthetic.materials import tile
+from vistalib.data.synthetic.materials import SIZE, tile
 
 Texture = NDArray[np.uint8]
 
@@ -94,7 +94,8 @@ def facade_texture(
 
 def _surface(rng: np.random.Generator, style: str, h: int, w: int, ppm: float) -> NDArray[np.float32]:
     """Factors (h, w) of the bare wall."""
-    y, x = np.mgrid[0:h, 0:w].astype(np.float32)
+    y, x = np.arange(h, dtype=np.float32)[:, None], np.arange(w, dtype=np.float32)
+    grain = tile("plaster")[np.ix_((np.arange(h) + rng.integers(SIZE)) % SIZE, (np.arange(w) + rng.integers(SIZE)) % SIZE)]
     if style == "brick" and ppm > 12:
         course, brick = max(2.0, 0.16 * ppm), max(4.0, 0.48 * ppm)
         row = (y / course).astype(np.int32)
@@ -104,8 +105,8 @@ def _surface(rng: np.random.Generator, style: str, h: int, w: int, ppm: float) -
         return np.asarray(np.where(joint, 1.12, tones[row % 41, column % 43]), np.float32)
     if style == "panel":
         joint = (y % (3.0 * ppm) < 1.5) | (x % (3.4 * ppm) < 1.5)
-        return np.asarray(np.where(joint, 0.72, 1.0) + 0.015 * rng.standard_normal((h, w)), np.float32)
-    return np.asarray(1 + 0.025 * rng.standard_normal((h, w)), np.float32)
+        return np.where(joint, np.float32(0.72), grain)
+    return grain
 
 
 @dataclass

@@ -73,7 +73,7 @@ def golden(rng: np.random.Generator) -> Light:
         azimuth=rng.uniform(-np.pi, np.pi),
         elevation=rng.uniform(0.16, 0.35),
         sun=(1.0, 0.70, 0.40),
-        ambient=(0.44, 0.45, 0.54),
+        ambient=(0.58, 0.57, 0.62),
         zenith=(100, 132, 182),
         skyline=(250, 208, 156),
         cloud=rng.uniform(0.2, 0.6),

@@ -49,6 +49,8 @@ def tile(name: str) -> Floats:
         return 1 + 0.13 * blades / blades.std() + 0.13 * fractal(rng, SIZE, 6, 4)
     if name == "gravel":
         return 1 + 0.12 * fractal(rng, SIZE, 48, 3) + 0.05 * grain
+    if name == "plaster":
+        return 1 + 0.022 * grain + 0.02 * fractal(rng, SIZE, 16, 3)
     if name == "stains":
         return 1 + 0.07 * fractal(rng, SIZE, 5, 5)
     columns, rows, joint = (10, 10, 3) if name == "paving" else (22, 28, 4)

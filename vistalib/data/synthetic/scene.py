@@ -91,8 +91,8 @@ def lay_street(rng: np.random.Generator, kind: str, must: frozenset[str]) -> tup
         median=median,
         drive=median + lanes * lane,
         parking=2.2 if rng.random() < {"city": 0.8, "boulevard": 0.5, "residential": 0.6, "industrial": 0.4}.get(kind, 0.1) else 0.0,
-        verge=rng.uniform(1.2, 2.6) if "terrain" in must or rng.random() < (0.5 if kind in ("residential", "village", "boulevard") else 0.12) else 0.0,
-        walk=rng.uniform(2.4, 4.2) if kind in ("city", "boulevard") else rng.uniform(1.5, 2.3),
+        verge=rng.uniform(1.2, 2.6) if "terrain" in must or rng.random() < (0.34 if kind in ("residential", "village") else 0.06) else 0.0,
+        walk=rng.uniform(3.0, 5.2) if kind in ("city", "boulevard") else rng.uniform(1.8, 2.8),
         garden=rng.uniform(3.0, 6.0) if kind in ("residential", "village", "industrial") else 0.0,
     )  # fmt: skip
     ego = median + lane * (0.5 if lanes == 1 else rng.choice([0.5, 1.5]))
@@ -108,6 +108,7 @@ def lay_street(rng: np.random.Generator, kind: str, must: frozenset[str]) -> tup
         lanes=lanes,
         surface=surface,
         asphalt=(grey * rng.uniform(0.98, 1.03), grey, grey * rng.uniform(0.97, 1.05)),
+        median=median,
     )
     if "traffic light" in must or rng.random() < 0.4:
         z = rng.uniform(17, 34)
@@ -120,7 +121,7 @@ def lay_street(rng: np.random.Generator, kind: str, must: frozenset[str]) -> tup
 def _strips(street: Street, cross: Cross, rng: np.random.Generator, tracks: bool) -> None:
     pave = rng.uniform(146, 182)
     paving = (pave * rng.uniform(0.98, 1.05), pave, pave * rng.uniform(0.92, 1.0))
-    grass = (rng.uniform(96, 124), rng.uniform(116, 136), rng.uniform(60, 78))
+    grass = (rng.uniform(96, 122), rng.uniform(108, 124), rng.uniform(62, 76))
     garden_label, garden_color, material = ("nature--terrain", grass, "grass") if cross.garden and street.kind != "industrial" else ("construction--flat--sidewalk", paving, "paving")  # fmt: skip
     add = street.strips.append
     bays = "construction--flat--parking" if rng.random() < 0.25 else "construction--flat--road"
@@ -137,7 +138,7 @@ def _strips(street: Street, cross: Cross, rng: np.random.Generator, tracks: bool
             add(Strip(sign * cross.drive, sign * cross.kerb, bays, bay_color, "cobbles" if rng.random() < 0.5 else "asphalt"))
     if cross.median:
         half = cross.median - 0.25
-        green = rng.random() < (0.4 if tracks else 0.8)
+        green = rng.random() < 0.4
         ground = ("nature--terrain", grass, "grass") if green else ("construction--flat--rail-track", (138, 132, 124), "gravel")
         if not tracks and not green:
             ground = ("construction--flat--sidewalk", paving, "paving")
@@ -184,16 +185,16 @@ def _paint(street: Street, cross: Cross, rng: np.random.Generator) -> None:
                         marks.append(Mark(float(t), float(t) + 0.5, a, a + 3.4, "marking--crosswalk-zebra"))
         marks.append(Mark(max(cross.median, 0.1), cross.drive - 0.1, z0 - 5.9, z0 - 5.45))
     for _ in range(int(rng.integers(0, 4))):
-        street.manholes.append((rng.uniform(-cross.drive + 0.8, cross.drive - 0.8), rng.uniform(6, 30), False))
+        street.manholes.append((rng.choice([-1, 1]) * rng.uniform(cross.median + 0.6, cross.drive - 0.6), rng.uniform(6, 30), False))
     for z in np.arange(rng.uniform(6, 14), 60, 19):
         street.manholes.append((cross.kerb - 0.4, float(z), True))
 
 
 class Planner:
-    """Puts things on a street; every thing gets a seed of its own."""
+    """Puts things on a street; every thing gets a seed of its own. `view` is |x|/z at the image's edge."""
 
-    def __init__(self, rng: np.random.Generator, street: Street, cross: Cross, must: frozenset[str]) -> None:
-        self.rng, self.street, self.cross, self.must = rng, street, cross, must
+    def __init__(self, rng: np.random.Generator, street: Street, cross: Cross, must: frozenset[str], view: float) -> None:
+        self.rng, self.street, self.cross, self.must, self.view = rng, street, cross, must, view
         self.items: list[Item] = []
         self.taken: list[tuple[float, float, float]] = []  # (t, z, half length) of vehicles
 
@@ -201,6 +202,18 @@ class Planner:
             height: float = 0.0, variant: str = "") -> None:  # fmt: skip
         seed = int(self.rng.integers(1 << 31))
         self.items.append(Item(kind, float(t), float(z), seed, float(turn), float(up), float(length), float(width), float(height), variant))
+
+    def shown(self, t: float) -> float:
+        """The depth from which on a thing at `t` is well inside the image."""
+        z = 7.0
+        while abs(self.street.x(t, z)) > 0.86 * self.view * z and z < 60:
+            z += 0.5
+        return z
+
+    def reserve(self, sign: float, z0: float, z1: float) -> None:
+        """Keep the kerb free of parked cars, so that what is behind shows."""
+        self.taken.append((sign * (self.cross.kerb - 1.05), (z0 + z1) / 2, (z1 - z0) / 2))
+        self.taken.append((sign * (self.cross.kerb + 0.3), (z0 + z1) / 2, (z1 - z0) / 2))
 
     def free(self, t: float, z: float, half: float) -> bool:
         """Whether nothing drives there; takes the place if so."""
@@ -244,7 +257,10 @@ class Planner:
                 z += length + (0.0 if kind in ("city", "boulevard") and rng.random() < 0.88 else rng.uniform(1.5, 6))
         border = {name for name in ("wall", "fence") if name in self.must}
         for k, name in enumerate(sorted(border)):
-            self.border(-1.0 if k % 2 else 1.0, rng.uniform(7, 12), rng.uniform(16, 26), name)
+            sign = -1.0 if k % 2 else 1.0
+            z = self.shown(sign * cross.front)
+            self.border(sign, z, rng.uniform(18, 28), name)
+            self.reserve(sign, z - 8, z + 3)
 
     def plot(self, sign: float, z: float, length: float, *, green: bool) -> None:
         rng, cross, kind = self.rng, self.cross, self.street.kind
@@ -346,14 +362,19 @@ class Planner:
                 self.add("motorcyclist", ego + rng.uniform(-0.5, 0.5), rng.uniform(7.5, 14), turn=rng.normal(0, 0.06))
                 self.taken.append((ego, 11.0, 3.0))
             else:
-                self.add("motorcycle", cross.kerb + 0.9, rng.uniform(8, 13), up=KERB, turn=rng.uniform(0.5, 1.2) * rng.choice([-1, 1]))
+                z = self.shown(cross.kerb + 0.9)
+                self.reserve(1.0, z - 6, z + 2)
+                self.add("motorcycle", cross.kerb + 0.9, z, up=KERB, turn=rng.uniform(0.5, 1.2) * rng.choice([-1, 1]))
         if "rider" in self.must:
             self.add("cyclist", cross.drive - 0.45, rng.uniform(7.5, 14), turn=rng.normal(0, 0.12))
             if rng.random() < 0.5:
                 self.add("cyclist", -cross.drive + 0.5, rng.uniform(9, 20), turn=np.pi + rng.normal(0, 0.2))
         if "bicycle" in self.must:
+            t = cross.kerb + 0.9
+            z = self.shown(t) + rng.uniform(0, 2)
+            self.reserve(1.0, z - 6, z + 2)
             for k in range(int(rng.integers(2, 6))):
-                self.add("bicycle", cross.front - 0.7, rng.uniform(8, 10) + 0.75 * k, up=KERB, turn=rng.uniform(0.7, 1.3))
+                self.add("bicycle", t, z + 0.8 * k, up=KERB, turn=rng.uniform(0.7, 1.3))
         busy = {"city": 1.0, "boulevard": 1.1, "industrial": 0.7, "residential": 0.45}.get(street.kind, 0.4)
         for lane in lanes:
             z = rng.uniform(11, 34)

@@ -35,7 +35,8 @@ class Sensor:
 def paint_sky(canvas: Canvas, shift: tuple[float, float]) -> None:
     """Fill the whole canvas with sky: a gradient, clouds on a plane high above, the glow of the sun."""
     camera, light = canvas.camera, canvas.light
-    across, up = camera.slopes()
+    rows = int(np.clip(camera.horizon + 0.12 * camera.height, 1, camera.height))
+    across, up = (slope[:rows] for slope in camera.slopes())
     height = np.clip(up / np.sqrt(1 + across**2), 0, None)  # (H, W)
     share = np.clip(1 - np.exp(-height * 3.2), 0, 1)[..., None]
     sky = np.asarray(light.skyline, np.float32) * (1 - share) + np.asarray(light.zenith, np.float32) * share
@@ -60,8 +61,7 @@ def paint_sky(canvas: Canvas, shift: tuple[float, float]) -> None:
         facing = np.clip((across * sx + up * sy + sz) / norm, 0, 1)
         glow = (0.5 * facing**14 + 0.9 * facing**300)[..., None]
         sky = sky + glow * (np.asarray(light.sun, np.float32) * 235 - sky * 0.35)
-    full = cv2.resize(np.clip(sky, 0, 255).astype(np.uint8), None, fx=SUPER, fy=SUPER, interpolation=cv2.INTER_LINEAR)
-    canvas.color[:] = full
+    cv2.resize(np.clip(sky, 0, 255).astype(np.uint8), None, fx=SUPER, fy=SUPER, dst=canvas.color[: rows * SUPER], interpolation=cv2.INTER_LINEAR)
 
 
 def develop(canvas: Canvas, sensor: Sensor, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:

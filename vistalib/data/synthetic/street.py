@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from vistalib.data.synthetic.camera import FAR, Frame, Points
+from vistalib.data.synthetic.camera import FAR, Frame, Points, clip_near
 from vistalib.data.synthetic.draw import SUPER, Canvas
 from vistalib.data.synthetic.light import UP, Rgb
 from vistalib.data.synthetic.materials import SIZE, TILE_METRES, tile
 
 KERB = 0.13  # metres: how high the sidewalk lies above the road
+GROUND = ("asphalt", "paving", "grass", "cobbles", "gravel", "paint", "stone")
 CONCRETE: Rgb = (158, 156, 150)
 WHITE: Rgb = (222, 222, 216)
 
@@ -55,6 +56,7 @@ class Street:
     lanes: int
     surface: str
     asphalt: Rgb
+    median: float
     crossing: tuple[float, float] | None = None
     strips: list[Strip] = field(default_factory=list)
     kerbs: list[float] = field(default_factory=list)
@@ -92,11 +94,13 @@ def draw_ground(canvas: Canvas, street: Street, rng: np.random.Generator) -> Non
     plane = _ground_plane(canvas)
     first = len(canvas.segments)
     canvas.begin("nature--terrain", plane=plane, instance=0, material="grass")
-    canvas.face([(-3000, 0, 0.9), (3000, 0, 0.9), (3000, 0, FAR), (-3000, 0, FAR)], (112, 122, 76), UP)
+    wide = 1.5 * canvas.camera.width / canvas.camera.focal
+    canvas.face([(-wide * 0.9, 0, 0.9), (wide * 0.9, 0, 0.9), (wide * FAR, 0, FAR), (-wide * FAR, 0, FAR)], (108, 114, 76), UP)
     for strip in street.strips:
         canvas.begin(strip.label, plane=plane, instance=0, material=strip.material)
         canvas.face(street.band(strip.t0, strip.t1, 0.9, FAR, strip.up), strip.color, UP)
     if street.surface == "asphalt":
+        canvas.begin("construction--flat--road", plane=plane, instance=0, material="asphalt")
         _wear(canvas, street, rng)
     for t in street.kerbs:
         canvas.begin("construction--barrier--curb", plane=plane, instance=0, material="stone")
@@ -129,17 +133,19 @@ def _ground_plane(canvas: Canvas) -> tuple[float, float, float]:
 def _wear(canvas: Canvas, street: Street, rng: np.random.Generator) -> None:
     """Patches of newer asphalt and cracks, painted only."""
     red, green, blue = street.asphalt
+    outer = street.median + street.lanes * street.lane
+    inner = street.median
     for _ in range(int(rng.integers(1, 5))):
-        z = rng.uniform(5, 40)
-        t = rng.uniform(-street.half + 0.5, street.half - 1.5)
-        factor = rng.uniform(0.86, 1.07)
-        outline = street.band(t, t + rng.uniform(0.8, 2.2), z, z + rng.uniform(1.5, 9))
+        z, wide = rng.uniform(5, 40), rng.uniform(0.8, 2.0)
+        t = rng.choice([-1, 1]) * rng.uniform(inner + wide / 2, outer - wide / 2)
+        factor = rng.uniform(0.86, 1.05)
+        outline = street.band(t - wide / 2, t + wide / 2, z, z + rng.uniform(1.5, 9))
         canvas.face(outline, (red * factor, green * factor, blue * factor), UP)
     for _ in range(int(rng.integers(0, 5))):
-        z, t = rng.uniform(5, 25), rng.uniform(-street.half, street.half)
+        z, t = rng.uniform(5, 25), rng.choice([-1, 1]) * rng.uniform(inner + 0.3, outer)
         steps = np.cumsum(rng.normal(0, 0.16, (14, 2)) + [rng.uniform(-0.15, 0.15), 0.3], 0)
         points = [(street.x(t + a, z + b), 0.0, max(z + b, 2.0)) for a, b in steps]
-        canvas.stroke(points, 0.025, (red * 0.62, green * 0.62, blue * 0.62), UP, paint_only=True)
+        canvas.stroke(points, 0.012, (red * 0.74, green * 0.74, blue * 0.74), UP, paint_only=True)
 
 
 def _side_street(canvas: Canvas, street: Street, plane: tuple[float, float, float]) -> None:
@@ -182,23 +188,22 @@ def _grain(canvas: Canvas, first: int, rng: np.random.Generator) -> None:
     top = int(rows[0])
     depth, x = depth[top:], (across * depth)[top:]
     z = depth + np.float32(rng.uniform(0, 100))
-    materials = np.array([s.material for s in canvas.segments[: len(canvas.segments)]])
-    here = canvas.segment[top * SUPER :: SUPER, ::SUPER]
+    materials = np.array([GROUND.index(s.material) if s.material in GROUND else -1 for s in canvas.segments], np.int8)
+    here = materials[canvas.segment[top * SUPER :: SUPER, ::SUPER]]
     factor = np.ones_like(x)
-    names = materials[here]
-    stains = _sample("stains", x, z)
-    for name in ("asphalt", "paving", "grass", "cobbles", "gravel"):
-        mask = names == name
+    for code, name in enumerate(GROUND):
+        mask = here == code
         if mask.any():
-            fade = np.clip((34 if name in ("grass", "gravel") else 22) * camera.focal / 560 / depth[mask], 0, 1)
-            factor[mask] = 1 + (_sample(name, x[mask], z[mask]) - 1) * fade
-            factor[mask] *= stains[mask] if name != "grass" else 1 + (stains[mask] - 1) * 2.4
-    flat = (names == "paint") | (names == "stone")
-    factor[flat] = (1 + (_sample("asphalt", x[flat], z[flat]) - 1) * 2 * np.clip(12 / depth[flat], 0, 1)) * stains[flat]
+            at_x, at_z, away = x[mask], z[mask], depth[mask]
+            source, reach, gain = {"paint": ("asphalt", 12, 2.0), "stone": ("asphalt", 12, 2.0), "grass": (name, 34, 1.0), "gravel": (name, 34, 1.0)}.get(name, (name, 22, 1.0))  # fmt: skip
+            fade = np.clip(np.float32(reach * camera.focal / 560) / away, 0, 1) * np.float32(gain)
+            stains = (_sample("stains", at_x, at_z) - 1) * np.float32(2.4 if name == "grass" else 1.0)
+            factor[mask] = (1 + (_sample(source, at_x, at_z) - 1) * fade) * (1 + stains)
     big = cv2.resize(factor, (factor.shape[1] * SUPER, factor.shape[0] * SUPER), interpolation=cv2.INTER_LINEAR)
     below = canvas.color[top * SUPER :]
     ground = canvas.segment[top * SUPER :] >= first
-    below[ground] = np.clip(below[ground] * big[ground][:, None], 0, 255).astype(np.uint8)
+    shown = np.minimum(below * big[..., None], 255).astype(np.uint8)
+    np.copyto(below, shown, where=ground[..., None])
 
 
 def _sample(name: str, x: np.ndarray, z: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]  # float32, any shape
@@ -215,7 +220,7 @@ def draw_shadows(canvas: Canvas, contact: list[Points], cast: list[Points]) -> N
     for outlines, strength, blur in ((cast, canvas.light.shadow, 0.0022), (contact, 0.62, 0.0045)):
         mask = np.zeros_like(light)
         for outline in outlines:
-            ahead = outline[outline[:, 2] > 1.0]
+            ahead = clip_near(outline, 1.0)
             if len(ahead) < 3:
                 continue
             pixels = np.clip(camera.project(ahead), -9000, 9000)

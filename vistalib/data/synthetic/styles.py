@@ -31,7 +31,7 @@ def describe(layout: str, rng: np.random.Generator, size: tuple[int, int], must:
         mirrored=vistas and rng.random() < 0.3,
         seed=int(rng.integers(1 << 31)),
     )  # fmt: skip
-    planner = Planner(rng, street, cross, must)
+    planner = Planner(rng, street, cross, must, view=scene.camera.width / 2 / scene.camera.focal)
     planner.houses()
     planner.furniture(palms=palms, poles=vistas and kind in ("residential", "village", "industrial") and rng.random() < 0.6)
     planner.traffic()
@@ -74,8 +74,8 @@ def _phone_sensor(rng: np.random.Generator, size: tuple[int, int]) -> Sensor:
     warm = rng.normal(0, 0.05)
     return Sensor(
         exposure=rng.uniform(0.92, 1.22),
-        contrast=rng.uniform(0.98, 1.22),
-        saturation=rng.uniform(0.95, 1.35),
+        contrast=rng.uniform(0.96, 1.16),
+        saturation=rng.uniform(0.84, 1.14),
         gains=(1 + warm, 1 + rng.normal(0, 0.015), 1 - warm),
         vignette=rng.uniform(0.0, 0.32),
         blur=rng.uniform(0.0, 0.8) * size[0] / 512,
@@ -86,9 +86,9 @@ def _phone_sensor(rng: np.random.Generator, size: tuple[int, int]) -> Sensor:
 
 def _calibrated_sensor(rng: np.random.Generator, size: tuple[int, int]) -> Sensor:
     return Sensor(
-        exposure=rng.uniform(0.66, 0.82),
-        contrast=0.92,
-        saturation=0.6,
+        exposure=rng.uniform(0.8, 0.95),
+        contrast=1.02,
+        saturation=0.64,
         gains=(0.93, 1.03, 0.95),
         vignette=0.12,
         blur=0.45 * size[0] / 512,
