@@ -1,12 +1,16 @@
 """The command: exit status 0, 1 and 2, one message with the repair, and no traceback for a user's mistake."""
 
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import cv2
 import pytest
 
 from tests.data_helpers import pixels, values, write_folder, write_image, write_label
-from tests.helpers import run_python
+from tests.helpers import ROOT, run_python
 from vistalib.cli import main
 from vistalib.files import read_json
 
@@ -128,3 +132,17 @@ def test_a_failure_ends_with_1_one_message_and_nothing_written(
     assert said in error
     assert "Traceback" not in error
     assert not (tmp_path / "out").exists()
+
+
+def test_an_interrupted_training_says_where_it_is_saved_and_ends_with_75(own: Path, tmp_path: Path) -> None:
+    options = [*TINY, "--settings.iterations", "100000", "--settings.log-every", "1"]
+    command = [sys.executable, "-m", "vistalib", "train", OWN, "--folder", str(own), "--out", str(tmp_path / "run"), *options]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    log = tmp_path / "run" / "log.jsonl"
+    while process.poll() is None and not (log.exists() and log.read_text()):
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 75
+    assert f"{tmp_path / 'run'}" in error
+    assert "resume" in error

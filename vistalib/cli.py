@@ -1,7 +1,7 @@
 """The `vistalib` command: what the rooms do, behind one name, typed and checked by tyro.
 
-Exit status: 0 done, 1 failed (one message says what and how to repair it), 2 wrong usage, 75 interrupted after a checkpoint
-was written. VISTALIB_TRACEBACK=1 shows where a failure came from.
+Exit status: 0 done, 1 failed (one message says what and how to repair it), 2 wrong usage, 75 a training was interrupted and
+has written a checkpoint, 130 anything else was interrupted. VISTALIB_TRACEBACK=1 shows where a failure came from.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from vistalib.files import replacing, write_json
 if TYPE_CHECKING:  # the rooms bring torch along; `vistalib --help` does without
     from vistalib.recipes import Dataset, Recipe, Roots
 
-Positional = tyro.conf.Positional
+INTERRUPTED = 75  # vistalib.train.Interrupted ends with it
 app = tyro.extras.SubcommandApp()
 
 
@@ -61,8 +61,8 @@ Given = Annotated[Datasets, tyro.conf.arg(name="")]
 
 @app.command
 def demo(
-    out: Path = Path("demo"),
     *,
+    out: Path = Path("demo"),
     seed: int = 0,
     data: Path | None = None,
     vistas: tuple[int, int] = (112, 16),
@@ -130,7 +130,7 @@ def _train(recipe: "Recipe", training: Training) -> None:
 
 
 @app.command
-def train(recipe: Positional[str]) -> None:
+def train(recipe: tyro.conf.Positional[str]) -> None:
     """Train a recipe and evaluate it; `vistalib train RECIPE --help` lists every option and every value.
 
     Args:
@@ -159,7 +159,7 @@ def _train_command(arguments: Sequence[str]) -> None:
 
 @app.command
 def evaluate(
-    run: Positional[Path],
+    run: tyro.conf.Positional[Path],
     datasets: Given,
     *,
     split: str | None = None,
@@ -198,7 +198,11 @@ def evaluate(
 
 @app.command
 def predict(
-    run: Positional[Path], images: Positional[tuple[Path, ...]], *, out: Path = Path("predictions"), device: str = "cpu"
+    run: tyro.conf.Positional[Path],
+    images: tyro.conf.Positional[tuple[Path, ...]],
+    *,
+    out: Path = Path("predictions"),
+    device: str = "cpu",
 ) -> None:
     """Label photographs with a trained run: for each a label map, and the photograph with the classes drawn over it.
 
@@ -280,7 +284,7 @@ def doctor(*, json: Path | None = None) -> None:
 
 
 def data_make(
-    root: Positional[Path],
+    root: tyro.conf.Positional[Path],
     *,
     layout: Literal["vistas", "cityscapes"] = "vistas",
     num_images: tuple[int, int] = (80, 20),
@@ -349,8 +353,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
     except UsageError as error:
         return _failed(error, 2)
-    except (ValueError, OSError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, ModuleNotFoundError, FloatingPointError) as error:
         return _failed(error, 1)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            print(f"vistalib: {stop}", file=sys.stderr)
+        raise
+    except KeyboardInterrupt:
+        print("vistalib: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -3,9 +3,9 @@
 import difflib
 
 from vistalib.recipes.recipe import DEFAULT_SPLITS, Dataset, Recipe, Roots, Source
-from vistalib.recipes.released import released
+from vistalib.recipes.released import released_recipes
 from vistalib.recipes.run import RunResult, TrainedModel, open_run, run
-from vistalib.recipes.small import small
+from vistalib.recipes.small import small_recipes
 
 __all__ = [
     "DEFAULT_SPLITS",
@@ -37,4 +37,4 @@ def get_recipe(name: str) -> Recipe:
 
 
 def _all() -> list[Recipe]:
-    return released() + small()
+    return released_recipes() + small_recipes()

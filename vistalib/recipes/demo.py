@@ -85,15 +85,15 @@ def run_demo(folder: str | Path, settings: DemoSettings, *, data: str | Path | N
                 in_memory=True,
             )
         print(f"{stage.title}: mIoU {100 * results[stage.name].evaluation.mean_iou:.1f}%", flush=True)
-    validation = Cityscapes(_root(roots.cityscapes), "val")
+    root = streets / "cityscapes"
+    validation = Cityscapes(root, "val")
     with _timed(seconds, "multi-scale evaluation"):
         multi = {name: _multi_scale(results[name].model, validation) for name in ("finetune", "scratch_total")}
     with _timed(seconds, "check and pictures"):
-        check = _check(results["finetune"].model, validation, folder)
+        check = _check(results["finetune"].model, validation, ground_truth=root / "gtFine" / "val", folder=folder)
         _save_examples(folder, validation, {name: result.model for name, result in results.items() if name != "pretrain"})
         pattern = sampling_pattern(results["finetune"].model, validation, scale=small.TINY_SCALE)
-        with replacing(folder / "sampling.npz") as path:
-            np.savez_compressed(path, **pattern)
+        _save_arrays(folder / "sampling.npz", pattern)
     record = {
         "facts": provenance(),
         "settings": dataclasses.asdict(settings),
@@ -160,31 +160,33 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     seconds[name] = time.monotonic() - began
 
 
-def _root(path: Path | None) -> Path:
-    assert path is not None
-    return path
-
-
 def _multi_scale(model: Segmentor, validation: Cityscapes) -> Evaluation:
     return evaluate_dataset(model, validation, scale=small.TINY_SCALE, scales=MULTI_SCALES, flip=True)
 
 
-def _check(model: Segmentor, validation: Cityscapes, folder: Path) -> dict[str, Any]:
+def _check(model: Segmentor, validation: Cityscapes, *, ground_truth: Path, folder: Path) -> dict[str, Any]:
     """The finetuned model's label-id PNGs, scored by the benchmark's own scripts and by us."""
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         predictions = Path(scratch) / "predictions"
         scored = evaluate_dataset(model, validation, scale=small.TINY_SCALE, export=predictions)
-        return scripts_check(scored, predictions, validation.root / "gtFine" / "val")
+        return scripts_check(scored, predictions, ground_truth)
 
 
 def _save_examples(folder: Path, validation: Cityscapes, models: dict[str, Segmentor]) -> None:
     chosen = np.linspace(0, len(validation) - 1, min(EXAMPLES, len(validation))).round().astype(int)
     pairs = [validation.read(int(i)) for i in chosen]
-    arrays = {"image": np.stack([image for image, _ in pairs]), "target": np.stack([target for _, target in pairs])}
+    arrays: dict[str, np.ndarray[Any, Any]] = {
+        "image": np.stack([image for image, _ in pairs]),
+        "target": np.stack([target for _, target in pairs]),
+    }
     for name, model in models.items():
         arrays[f"prediction_{name}"] = np.stack([predict_labels(model, image, scale=small.TINY_SCALE) for image, _ in pairs])
-    with replacing(folder / "examples.npz") as path:
-        np.savez_compressed(path, **arrays)
+    _save_arrays(folder / "examples.npz", arrays)
+
+
+def _save_arrays(path: Path, arrays: dict[str, np.ndarray[Any, Any]]) -> None:
+    with replacing(path) as beside:
+        np.savez_compressed(beside, allow_pickle=False, **arrays)
 
 
 def _run_record(stage: _Stage, result: RunResult, seconds: dict[str, float], multi: dict[str, Evaluation]) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def cityscapes(size: str) -> Recipe:
     )
 
 
-def released() -> list[Recipe]:
+def released_recipes() -> list[Recipe]:
     """All thirteen, in the order of the published tables."""
     heads = ("upernet", "segformer")
     return (

@@ -54,7 +54,10 @@ def run(
     train_data, validation_data = roots.open(recipe.train), roots.open(recipe.validation)
     torch.manual_seed(recipe.settings.seed)
     model = create_model(recipe.model, num_classes=recipe.num_classes or len(train_data.classes))
-    report = load_weights(model, load_checkpoint(start_from).model) if start_from is not None else None
+    report = None
+    if start_from is not None:
+        report = load_weights(model, load_checkpoint(start_from).model)
+        print(f"{start_from}: {report}", flush=True)
     loader = TrainLoader(
         InMemory(train_data) if in_memory else train_data,
         Augmentation(recipe.augmentation),

@@ -27,8 +27,8 @@ def sampling_pattern(model: Segmentor, dataset: Cityscapes, *, scale: tuple[int,
     ids = [TRAIN_CLASSES.index(name) for name in QUERIES]
     shown = [len(set(ids) & set(np.unique(dataset.read(i)[1]).tolist())) for i in range(len(dataset))]
     picture, target = dataset.read(int(np.argmax(shown)))
-    image = cv2.resize(picture, scale, interpolation=cv2.INTER_AREA)
-    target = cv2.resize(target, scale, interpolation=cv2.INTER_NEAREST)
+    image = np.asarray(cv2.resize(picture, scale, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    target = np.asarray(cv2.resize(target, scale, interpolation=cv2.INTER_NEAREST), dtype=np.uint8)
     query = np.array([_middle(target == class_id) for class_id in ids if (target == class_id).any()], dtype=np.int64)
     arrays: dict[str, np.ndarray[Any, Any]] = {"image": image, "query": query}
     for stage, (module, features) in enumerate(_last_of_each_stage(model, image), start=1):

@@ -84,6 +84,6 @@ def own_streets() -> Recipe:
     )
 
 
-def small() -> list[Recipe]:
+def small_recipes() -> list[Recipe]:
     """Every recipe of this module."""
     return [pretrain(), finetune(), scratch(), scratch_total(), own_streets()]
