@@ -29,6 +29,14 @@ def test_logits_come_at_a_quarter_and_labels_at_full_size(head: str, size: tuple
 
 
 @pytest.mark.parametrize("head", ["upernet", "segformer"])
+def test_maps_stay_channels_last_up_to_the_classifier(head: str) -> None:
+    model, seen = small(head).eval(), []
+    model.decode_head.dropout.register_forward_hook(lambda module, args, output: seen.append(output))
+    model(batch()[0])
+    assert [x.is_contiguous(memory_format=torch.channels_last) for x in seen] == [True]
+
+
+@pytest.mark.parametrize("head", ["upernet", "segformer"])
 def test_every_parameter_gets_a_gradient(head: str) -> None:
     model = small(head).train()
     losses = model.loss(*batch())
