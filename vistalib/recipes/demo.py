@@ -175,12 +175,10 @@ def _check(model: Segmentor, validation: Cityscapes, *, ground_truth: Path, fold
 def _save_examples(folder: Path, validation: Cityscapes, models: dict[str, Segmentor]) -> None:
     chosen = np.linspace(0, len(validation) - 1, min(EXAMPLES, len(validation))).round().astype(int)
     pairs = [validation.read(int(i)) for i in chosen]
-    arrays: dict[str, np.ndarray[Any, Any]] = {
-        "image": np.stack([image for image, _ in pairs]),
-        "target": np.stack([target for _, target in pairs]),
-    }
+    images, targets = np.stack([image for image, _ in pairs]), np.stack([target for _, target in pairs])
+    arrays: dict[str, np.ndarray[Any, Any]] = {"image": images, "target": targets}
     for name, model in models.items():
-        arrays[f"prediction_{name}"] = np.stack([predict_labels(model, image, scale=small.TINY_SCALE) for image, _ in pairs])
+        arrays[f"prediction_{name}"] = np.stack([predict_labels(model, image, scale=small.TINY_SCALE) for image in images])
     _save_arrays(folder / "examples.npz", arrays)
 
 
