@@ -34,7 +34,7 @@ def main() -> None:
             for archive in sorted(built.glob(f"{package}-*")):
                 check_contents(archive, package, folder / package)
         for kind in ("*.whl", "*.tar.gz"):
-            python = environment(built / f"environment{kind[1:]}")
+            python = environment(built / kind.replace("*.", "environment-"))
             archives = [str(path) for path in sorted(built.glob(kind))]
             run(
                 str(python),
@@ -67,7 +67,7 @@ def check_contents(archive: Path, package: str, folder: Path) -> None:
 
 def environment(folder: Path) -> Path:
     """The Python of a new environment that finds torch and the build tools of this one, but not its editable packages."""
-    venv.create(folder, with_pip=True)
+    venv.create(folder, with_pip=False)  # pip, too, comes from the other folder, and not an older setuptools with it
     python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     site = run(str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
     # A plain path: path files inside the other folder, such as those of editable installs, are not followed.
