@@ -12,8 +12,17 @@ ROOFS: tuple[Rgb, ...] = ((142, 76, 58), (120, 64, 52), (84, 82, 84), (64, 66, 7
 
 
 def building(
-    canvas: Canvas, street: Street, rng: np.random.Generator, *, t: float, z0: float, z1: float, floors: int, depth: float, pitched: bool
-) -> None:  # fmt: skip
+    canvas: Canvas,
+    street: Street,
+    rng: np.random.Generator,
+    *,
+    t: float,
+    z0: float,
+    z1: float,
+    floors: int,
+    depth: float,
+    pitched: bool,
+) -> None:
     """A house whose front stands at `t` from `z0` to `z1` and which reaches `depth` away from the street."""
     sign = float(np.sign(t))
     near, far = np.array([street.x(t, z0), 0.1, z0]), np.array([street.x(t, z1), 0.1, z1])
@@ -42,26 +51,55 @@ def building(
     if pitched:
         canvas.begin("construction--structure--building", z=z0, instance=instance)
         ledge = -outwards * 0.35
-        eave = np.array([near + rise + ledge, far + rise + ledge, far + rise + ledge * 0 + [0, 0.22, 0], near + rise + [0, 0.22, 0]])
+        eave = np.array(
+            [near + rise + ledge, far + rise + ledge, far + rise + ledge * 0 + [0, 0.22, 0], near + rise + [0, 0.22, 0]]
+        )
         canvas.face(eave, (roof[0] * 0.6, roof[1] * 0.6, roof[2] * 0.6))
         if rng.random() < 0.6 and z0 > 4:
-            _chimney(canvas, near + (far - near) * rng.uniform(0.2, 0.8) + rise + outwards * depth * 0.35 + [0, depth * 0.16, 0])
+            _chimney(
+                canvas, near + (far - near) * rng.uniform(0.2, 0.8) + rise + outwards * depth * 0.35 + [0, depth * 0.16, 0]
+            )
 
 
 def _face(
-    canvas: Canvas, rng: np.random.Generator, corners: Points, instance: int, facade: Facade, ppm: float, length: float,
-    normal: tuple[float, ...], *, blank: bool, z: float
-) -> None:  # fmt: skip
+    canvas: Canvas,
+    rng: np.random.Generator,
+    corners: Points,
+    instance: int,
+    facade: Facade,
+    ppm: float,
+    length: float,
+    normal: tuple[float, ...],
+    *,
+    blank: bool,
+    z: float,
+) -> None:
     """One textured wall; `corners` from the top left."""
     if corners[:, 2].max() < 1.2 or not canvas.meets(corners):
         return
     safe = corners[:, 2].min() > 1.0
-    canvas.begin("construction--structure--building", z=z, plane=canvas.camera.inverse_depth_plane(corners) if safe else None, instance=instance)
+    canvas.begin(
+        "construction--structure--building",
+        z=z,
+        plane=canvas.camera.inverse_depth_plane(corners) if safe else None,
+        instance=instance,
+    )
     light = canvas.light
     part = Facade(**{**facade.__dict__, "length": max(length, 0.5)})
     factor = light.factor((normal[0], normal[1], normal[2]))
     sky = tuple(0.5 * (a + b) for a, b in zip(light.zenith, light.skyline, strict=True))
-    canvas.textured(corners, facade_texture(rng, part, ppm=ppm * (0.6 if blank else 1.0), factor=factor, sky=(sky[0], sky[1], sky[2]), dusk=light.dusk > 0, blank=blank))
+    canvas.textured(
+        corners,
+        facade_texture(
+            rng,
+            part,
+            ppm=ppm * (0.6 if blank else 1.0),
+            factor=factor,
+            sky=(sky[0], sky[1], sky[2]),
+            dusk=light.dusk > 0,
+            blank=blank,
+        ),
+    )
 
 
 def _roof(canvas: Canvas, near: Points, far: Points, back: Points, rise: Points, color: Rgb) -> None:
@@ -94,8 +132,15 @@ def skyline(canvas: Canvas, street: Street, rng: np.random.Generator, *, hills: 
     if hills:
         canvas.begin("nature--mountain", z=520)
         xs = np.linspace(-900, 900, 70)
-        ridge = 34 + 26 * np.sin(xs / rng.uniform(120, 240) + rng.uniform(0, 6)) + 12 * np.sin(xs / 47 + rng.uniform(0, 6)) + rng.normal(0, 1.5, 70)
-        canvas.face([*((x, max(h, 3.0), 520.0) for x, h in zip(xs, ridge, strict=True)), (900, 0, 520), (-900, 0, 520)], (92, 108, 84))
+        ridge = (
+            34
+            + 26 * np.sin(xs / rng.uniform(120, 240) + rng.uniform(0, 6))
+            + 12 * np.sin(xs / 47 + rng.uniform(0, 6))
+            + rng.normal(0, 1.5, 70)
+        )
+        canvas.face(
+            [*((x, max(h, 3.0), 520.0) for x, h in zip(xs, ridge, strict=True)), (900, 0, 520), (-900, 0, 520)], (92, 108, 84)
+        )
     middle = street.x(0, 260)
     if street.kind in ("city", "boulevard", "industrial"):
         for _ in range(26):
@@ -106,9 +151,14 @@ def skyline(canvas: Canvas, street: Street, rng: np.random.Generator, *, hills: 
             color = (grey, grey * rng.uniform(0.92, 1.0), grey * rng.uniform(0.84, 1.0))
             canvas.face([(x, 0, z), (x + wide, 0, z), (x + wide, tall, z), (x, tall, z)], color)
             for up in np.arange(2, tall - 1, 3.2):
-                canvas.face([(x + 1, up, z), (x + wide - 1, up, z), (x + wide - 1, up + 1.4, z), (x + 1, up + 1.4, z)], (color[0] * 0.72, color[1] * 0.75, color[2] * 0.8))
+                canvas.face(
+                    [(x + 1, up, z), (x + wide - 1, up, z), (x + wide - 1, up + 1.4, z), (x + 1, up + 1.4, z)],
+                    (color[0] * 0.72, color[1] * 0.75, color[2] * 0.8),
+                )
     canvas.begin("nature--vegetation", z=170)
     xs = np.linspace(middle - 420, middle + 420, 260)
     tops = 5.5 + 2.6 * np.sin(xs / 17 + rng.uniform(0, 6)) + 1.8 * np.sin(xs / 5.3) + rng.normal(0, 0.7, 260)
     for depth, color, scale in ((175.0, (74, 92, 58), 1.0), (165.0, (88, 106, 64), 0.66)):
-        canvas.face([*((x, h * scale, depth) for x, h in zip(xs, tops, strict=True)), (xs[-1], 0, depth), (xs[0], 0, depth)], color)
+        canvas.face(
+            [*((x, h * scale, depth) for x, h in zip(xs, tops, strict=True)), (xs[-1], 0, depth), (xs[0], 0, depth)], color
+        )

@@ -56,7 +56,7 @@ class Canvas:
         instance: int | None = None,
         material: str = "",
     ) -> int:
-        """Start a segment of the Vistas class `label` at depth `z` or on `plane`; returns its instance number, new by default."""
+        """Start a segment of the Vistas class `label` at depth `z` or on `plane`; returns its instance number (new)."""
         if instance is None:
             self.instances += 1
             instance = self.instances
@@ -124,10 +124,12 @@ class Canvas:
             return False
         pixels = self.pixels(clipped)
         rows, columns = self.segment.shape
-        return bool(pixels[:, 0].max() > 0 and pixels[:, 1].max() > 0 and pixels[:, 0].min() < columns and pixels[:, 1].min() < rows)
+        return bool(
+            pixels[:, 0].max() > 0 and pixels[:, 1].max() > 0 and pixels[:, 0].min() < columns and pixels[:, 1].min() < rows
+        )
 
     def textured(self, corners: Points, texture: NDArray[np.uint8]) -> None:
-        """Paint `texture` (h, w, 3) on a quadrilateral: corners (4, 3) at its top left, top right, bottom right, bottom left."""
+        """Paint `texture` (h, w, 3) on a quadrilateral; corners (4, 3) from the top left clockwise."""
         left, right = corners[[0, 3]], corners[[1, 2]]
         if max(left[0, 2], right[0, 2]) < NEAR + 0.1:
             return
@@ -141,8 +143,14 @@ class Canvas:
         first, last = int(start * width), max(int(np.ceil(stop * width)), int(start * width) + 1)
         part = texture[:, first:last]
         a, b = max(first / width, start), min(last / width, stop)
-        cut = np.stack((left[0] + (right[0] - left[0]) * a, left[0] + (right[0] - left[0]) * b,
-                        left[1] + (right[1] - left[1]) * b, left[1] + (right[1] - left[1]) * a))  # fmt: skip
+        cut = np.stack(
+            (
+                left[0] + (right[0] - left[0]) * a,
+                left[0] + (right[0] - left[0]) * b,
+                left[1] + (right[1] - left[1]) * b,
+                left[1] + (right[1] - left[1]) * a,
+            )
+        )
         self._warp(self.pixels(cut), part)
 
     def _warp(self, pixels: Points, texture: NDArray[np.uint8]) -> None:
@@ -163,8 +171,16 @@ class Canvas:
         self.segment[window][mask > 0] = len(self.segments) - 1
 
     def sprite(
-        self, x: float, y: float, z: float, width: float, height: float, shades: NDArray[np.float32], cover: NDArray[np.bool_], color: Rgb
-    ) -> None:  # fmt: skip
+        self,
+        x: float,
+        y: float,
+        z: float,
+        width: float,
+        height: float,
+        shades: NDArray[np.float32],
+        cover: NDArray[np.bool_],
+        color: Rgb,
+    ) -> None:
         """Paste a flat thing that faces the camera: its bottom centre at (x, y, z), `width` by `height` metres."""
         if z < NEAR + 0.5:
             return
@@ -177,14 +193,19 @@ class Canvas:
         x0, x1, y0, y1 = max(left, 0), min(right, columns), max(top, 0), min(bottom, rows)
         if x1 <= x0 or y1 <= y0:
             return
-        scale = np.array([[shades.shape[1] / w, 0, (x0 - left) * shades.shape[1] / w],
-                          [0, shades.shape[0] / h, (y0 - top) * shades.shape[0] / h]], np.float32)  # fmt: skip
+        scale = np.array(
+            [
+                [shades.shape[1] / w, 0, (x0 - left) * shades.shape[1] / w],
+                [0, shades.shape[0] / h, (y0 - top) * shades.shape[0] / h],
+            ],
+            np.float32,
+        )
         size, flags = (int(x1 - x0), int(y1 - y0)), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         shade = cv2.warpAffine(shades, scale, size, flags=flags)
         mask = cv2.warpAffine(cover.astype(np.float32), scale, size, flags=flags) > 0.5
         if w > shades.shape[1]:  # nearer than the texture is fine: add leaves of the canvas' own grain
             grain = np.random.default_rng([left & 0xFFFF, top & 0xFFFF]).standard_normal((size[1] // 3 + 1, size[0] // 3 + 1))
-            shade += 0.13 * cv2.resize(grain.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
+            shade = shade + 0.13 * cv2.resize(grain.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
         window = slice(y0, y1), slice(x0, x1)
         shown = np.asarray(self.light.lit(color), np.float32)
         self.color[window][mask] = np.clip(shade[mask][:, None] * shown, 0, 255).astype(np.uint8)

@@ -21,7 +21,8 @@ PLASTER: tuple[Rgb, ...] = (
 BRICK: tuple[Rgb, ...] = ((148, 84, 66), (160, 100, 76), (124, 76, 62), (170, 124, 96), (110, 66, 56), (176, 150, 120))
 PANEL: tuple[Rgb, ...] = ((168, 168, 164), (150, 154, 158), (186, 184, 176), (136, 140, 144))
 SHOP: tuple[Rgb, ...] = (
-    (156, 34, 36), (34, 74, 130), (36, 100, 66), (222, 180, 50), (44, 44, 48), (232, 230, 224), (120, 40, 90), (226, 120, 40), (30, 120, 140),
+    (156, 34, 36), (34, 74, 130), (36, 100, 66), (222, 180, 50), (44, 44, 48), (232, 230, 224), (120, 40, 90), (226, 120, 40),
+    (30, 120, 140),
 )  # fmt: skip
 
 
@@ -47,7 +48,9 @@ class Facade:
 
 def random_facade(rng: np.random.Generator, *, kind: str, length: float, floors: int) -> Facade:
     """A front for a street of that kind ("city", "boulevard", "residential", "industrial", "village")."""
-    shares = {"industrial": (0.2, 0.3, 0.5, 0.0), "boulevard": (0.4, 0.15, 0.15, 0.3), "city": (0.58, 0.2, 0.08, 0.14)}.get(kind, (0.68, 0.32, 0.0, 0.0))
+    shares = {"industrial": (0.2, 0.3, 0.5, 0.0), "boulevard": (0.4, 0.15, 0.15, 0.3), "city": (0.58, 0.2, 0.08, 0.14)}.get(
+        kind, (0.68, 0.32, 0.0, 0.0)
+    )
     style = ("plaster", "brick", "panel", "glass")[int(rng.choice(4, p=shares))]
     palette = {"plaster": PLASTER, "brick": BRICK, "panel": PANEL, "glass": PANEL}[style]
     tint = rng.uniform(0.86, 1.06)
@@ -69,8 +72,8 @@ def random_facade(rng: np.random.Generator, *, kind: str, length: float, floors:
 
 def facade_texture(
     rng: np.random.Generator, facade: Facade, *, ppm: float, factor: Rgb, sky: Rgb, dusk: bool, blank: bool = False
-) -> Texture:  # fmt: skip
-    """Paint a front; `blank` leaves out all but a few windows (a gable wall). `factor` lights it, `sky` is what its panes mirror."""
+) -> Texture:
+    """Paint a front; `blank` leaves out all windows but one (a gable). `factor` lights it, its panes mirror `sky`."""
     h, w = max(int(facade.height * ppm), 2), max(int(facade.length * ppm), 2)
     wall = np.empty((h, w, 3), np.float32)
     wall[:] = facade.color
@@ -89,7 +92,7 @@ def facade_texture(
     lit = image * (shade * np.asarray(factor, np.float32)) * stains[..., None]
     if dusk:
         lit[glow > 0] = image[glow > 0]
-    return np.clip(lit, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(lit, 0, 255), np.uint8)
 
 
 def _surface(rng: np.random.Generator, style: str, h: int, w: int, ppm: float) -> NDArray[np.float32]:
@@ -105,8 +108,8 @@ def _surface(rng: np.random.Generator, style: str, h: int, w: int, ppm: float) -
         return np.asarray(np.where(joint, 1.12, tones[row % 41, column % 43]), np.float32)
     if style == "panel":
         joint = (y % (3.0 * ppm) < 1.5) | (x % (3.4 * ppm) < 1.5)
-        return np.where(joint, np.float32(0.72), grain)
-    return grain
+        return np.asarray(np.where(joint, 0.72, grain), np.float32)
+    return np.asarray(grain, np.float32)
 
 
 @dataclass
@@ -213,13 +216,17 @@ class _Painter:
                 if rng.random() < 0.7:
                     tall = rng.uniform(0.3, 1.1)
                     goods = SHOP[int(rng.integers(len(SHOP)))]
-                    self.rect(float(item), float(item) + 0.4, 0.55, 0.55 + tall, _mix(goods, (50, 50, 52), 0.45), shines=self.dusk)
+                    self.rect(
+                        float(item), float(item) + 0.4, 0.55, 0.55 + tall, _mix(goods, (50, 50, 52), 0.45), shines=self.dusk
+                    )
             self.pane(door, x + wide - 0.15, 0.1, top - 1.0)
             self.rect(x, x + wide, top - 0.92, top - 0.22, color, shines=self.dusk)
             ink: Rgb = (250, 248, 240) if sum(color) < 420 else (40, 40, 44)
             for glyph in np.arange(x + wide * 0.2, x + wide * 0.78, 0.36):
                 if rng.random() < 0.85:
-                    self.rect(float(glyph), float(glyph) + rng.uniform(0.12, 0.28), top - 0.74, top - 0.42, ink, shines=self.dusk)
+                    self.rect(
+                        float(glyph), float(glyph) + rng.uniform(0.12, 0.28), top - 0.74, top - 0.42, ink, shines=self.dusk
+                    )
             if rng.random() < 0.35:
                 for n, stripe in enumerate(np.arange(x, x + wide - 0.2, 0.4)):
                     self.rect(float(stripe), float(stripe) + 0.4, top - 1.4, top - 0.85, color if n % 2 else (236, 234, 228))
@@ -229,8 +236,16 @@ class _Painter:
         """A front all of glass."""
         for y in np.arange(0.2, facade.height - 0.6, facade.floor_height):
             for x in np.arange(0.1, facade.length - 0.4, 1.5):
-                self.pane(float(x) + 0.05, min(float(x) + 1.45, facade.length), float(y) + 0.9, float(y) + facade.floor_height - 0.1)
-                self.rect(float(x) + 0.05, min(float(x) + 1.45, facade.length), float(y) + 0.1, float(y) + 0.85, _mix(facade.color, (50, 60, 70), 0.5))
+                self.pane(
+                    float(x) + 0.05, min(float(x) + 1.45, facade.length), float(y) + 0.9, float(y) + facade.floor_height - 0.1
+                )
+                self.rect(
+                    float(x) + 0.05,
+                    min(float(x) + 1.45, facade.length),
+                    float(y) + 0.1,
+                    float(y) + 0.85,
+                    _mix(facade.color, (50, 60, 70), 0.5),
+                )
 
 
 def _mix(a: Rgb, b: Rgb, share: float) -> Rgb:

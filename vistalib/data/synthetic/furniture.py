@@ -14,7 +14,9 @@ BLUE: Rgb = (28, 84, 170)
 YELLOW: Rgb = (244, 196, 40)
 
 
-def pole(canvas: Canvas, frame: Frame, height: float, width: float, color: Rgb = STEEL, label: str = "object--support--pole") -> None:
+def pole(
+    canvas: Canvas, frame: Frame, height: float, width: float, color: Rgb = STEEL, label: str = "object--support--pole"
+) -> None:
     """A round post: a light and a dark half."""
     canvas.begin(label, z=frame.z)
     canvas.stroke(frame.world([(0, 0, 0), (0, height, 0)]), width, color, (-0.4, 0.1, -0.9))
@@ -39,15 +41,26 @@ def street_lamp(canvas: Canvas, frame: Frame, rng: np.random.Generator, side: fl
         canvas.face(upright.world(lantern), shine, None if lit else (0, 0.3, -0.95))
         canvas.face(upright.world([(-0.28, 4.75, 0), (0.28, 4.75, 0), (0, 5.0, 0)]), color)
         return
-    canvas.stroke(upright.world([(0, height - 0.02, 0), (side * arm * 0.5, height + 0.25, 0), (side * arm, height + 0.3, 0)]), 0.09, color)
+    canvas.stroke(
+        upright.world([(0, height - 0.02, 0), (side * arm * 0.5, height + 0.25, 0), (side * arm, height + 0.3, 0)]), 0.09, color
+    )
     canvas.begin("object--street-light", z=frame.z)
-    head = [(side * (arm - 0.1), height + 0.22, 0), (side * (arm + 0.65), height + 0.26, 0), (side * (arm + 0.6), height + 0.4, 0), (side * (arm - 0.1), height + 0.4, 0)]
+    head = [
+        (side * (arm - 0.1), height + 0.22, 0),
+        (side * (arm + 0.65), height + 0.26, 0),
+        (side * (arm + 0.6), height + 0.4, 0),
+        (side * (arm - 0.1), height + 0.4, 0),
+    ]
     canvas.face(upright.world(head), (150, 152, 154))
-    canvas.face(upright.world([head[0], head[1], (side * (arm + 0.6), height + 0.2, 0), (side * arm, height + 0.18, 0)]), (255, 234, 180) if lit else (226, 226, 214), None if lit else (0, 0.3, -0.95))
+    canvas.face(
+        upright.world([head[0], head[1], (side * (arm + 0.6), height + 0.2, 0), (side * arm, height + 0.18, 0)]),
+        (255, 234, 180) if lit else (226, 226, 214),
+        None if lit else (0, 0.3, -0.95),
+    )
 
 
 def utility_pole(canvas: Canvas, frame: Frame, rng: np.random.Generator, spans: tuple[float, float]) -> None:
-    """A wooden pole with cross arms and wires to the next one, `spans` (dx, dz) away; wires stay part of what is behind them."""
+    """A wooden pole with cross arms and wires to the next, `spans` (dx, dz) away; wires stay part of what is behind."""
     height = 8.5
     pole(canvas, frame, height, 0.26, (104, 84, 64), "object--support--utility-pole")
     for up in (height - 0.4, height - 1.1):
@@ -59,7 +72,9 @@ def utility_pole(canvas: Canvas, frame: Frame, rng: np.random.Generator, spans: 
         canvas.stroke(line, 0.025, (40, 40, 42), paint_only=True)
     if rng.random() < 0.4:
         canvas.begin("object--support--utility-pole", z=frame.z)
-        canvas.stroke(Frame(frame.x, frame.y, frame.z).world([(0.3, height - 2.3, 0), (0.3, height - 1.6, 0)]), 0.45, (132, 136, 138))
+        canvas.stroke(
+            Frame(frame.x, frame.y, frame.z).world([(0.3, height - 2.3, 0), (0.3, height - 1.6, 0)]), 0.45, (132, 136, 138)
+        )
 
 
 def traffic_light(canvas: Canvas, frame: Frame, rng: np.random.Generator, *, side: float, overhead: bool, phase: int) -> None:
@@ -74,12 +89,23 @@ def traffic_light(canvas: Canvas, frame: Frame, rng: np.random.Generator, *, sid
     housing: Rgb = (30, 32, 32) if rng.random() < 0.7 else (206, 166, 34)
     for x, y in heads:
         canvas.begin("object--traffic-light", z=frame.z)
-        canvas.face(upright.world([(x - 0.19, y, -0.1), (x + 0.19, y, -0.1), (x + 0.19, y + 1.06, -0.1), (x - 0.19, y + 1.06, -0.1)]), housing)
-        for n, (on, off) in enumerate((((255, 52, 36), (72, 18, 16)), ((255, 190, 50), (74, 56, 18)), ((60, 240, 140), (14, 60, 36)))):
+        canvas.face(
+            upright.world([(x - 0.19, y, -0.1), (x + 0.19, y, -0.1), (x + 0.19, y + 1.06, -0.1), (x - 0.19, y + 1.06, -0.1)]),
+            housing,
+        )
+        for n, (on, off) in enumerate(
+            (((255, 52, 36), (72, 18, 16)), ((255, 190, 50), (74, 56, 18)), ((60, 240, 140), (14, 60, 36)))
+        ):
             center = upright.world([(x, y + 0.88 - 0.35 * n, -0.12)])[0]
             spot: Rgb = on if n == phase else off
-            canvas.disc((float(center[0]), float(center[1]), float(center[2])), 0.135, spot, None if n == phase else (0, 0.3, -0.95))
-            canvas.stroke(upright.world([(x - 0.14, y + 0.99 - 0.35 * n, -0.14), (x + 0.14, y + 0.99 - 0.35 * n, -0.14)]), 0.03, (16, 16, 16))
+            canvas.disc(
+                (float(center[0]), float(center[1]), float(center[2])), 0.135, spot, None if n == phase else (0, 0.3, -0.95)
+            )
+            canvas.stroke(
+                upright.world([(x - 0.14, y + 0.99 - 0.35 * n, -0.14), (x + 0.14, y + 0.99 - 0.35 * n, -0.14)]),
+                0.03,
+                (16, 16, 16),
+            )
 
 
 SIGNS = ("limit", "warning", "blue", "stop", "priority", "yield", "no entry", "parking", "direction")
@@ -102,11 +128,16 @@ def sign(canvas: Canvas, frame: Frame, up: float, kind: str, rng: np.random.Gene
 
     def shape(corners: int, radius: float, turn: float, color: Rgb) -> None:
         angles = np.linspace(0, 2 * np.pi, corners, endpoint=False) + turn
-        canvas.face(frame.world([(radius * np.cos(a), up + radius * np.sin(a), -0.06) for a in angles]), (140, 143, 146) if turned else color)
+        canvas.face(
+            frame.world([(radius * np.cos(a), up + radius * np.sin(a), -0.06) for a in angles]),
+            (140, 143, 146) if turned else color,
+        )
 
     def plate(x0: float, x1: float, y0: float, y1: float, color: Rgb) -> None:
         if not turned:
-            canvas.face(frame.world([(x0, up + y0, -0.06), (x1, up + y0, -0.06), (x1, up + y1, -0.06), (x0, up + y1, -0.06)]), color)
+            canvas.face(
+                frame.world([(x0, up + y0, -0.06), (x1, up + y0, -0.06), (x1, up + y1, -0.06), (x0, up + y1, -0.06)]), color
+            )
 
     if kind == "limit":
         shape(20, 0.36, 0, RED)
@@ -131,7 +162,10 @@ def sign(canvas: Canvas, frame: Frame, up: float, kind: str, rng: np.random.Gene
         plate(-0.25, 0.25, -0.06, 0.06, WHITE)
     elif kind == "direction":
         color = BLUE if rng.random() < 0.5 else (24, 110, 70)
-        canvas.face(frame.world([(-0.8, up - 0.32, -0.06), (0.8, up - 0.32, -0.06), (0.8, up + 0.32, -0.06), (-0.8, up + 0.32, -0.06)]), color if not turned else (140, 143, 146))
+        canvas.face(
+            frame.world([(-0.8, up - 0.32, -0.06), (0.8, up - 0.32, -0.06), (0.8, up + 0.32, -0.06), (-0.8, up + 0.32, -0.06)]),
+            color if not turned else (140, 143, 146),
+        )
         for row in (0.1, -0.16):
             plate(-0.66, float(rng.uniform(0.1, 0.66)), row - 0.05, row + 0.06, WHITE)
     else:
@@ -142,8 +176,16 @@ def sign(canvas: Canvas, frame: Frame, up: float, kind: str, rng: np.random.Gene
 
 def small_thing(canvas: Canvas, frame: Frame, rng: np.random.Generator, kind: str) -> None:
     """A bench, a bin, a hydrant, a mailbox, a junction box, a bike rack, a bollard or a banner."""
-    label = {"trash": "object--trash-can", "hydrant": "object--fire-hydrant", "mailbox": "object--mailbox", "cabinet": "object--junction-box",
-             "bench": "object--bench", "rack": "object--bike-rack", "bollard": "object--support--pole", "banner": "object--banner"}[kind]  # fmt: skip
+    label = {
+        "trash": "object--trash-can",
+        "hydrant": "object--fire-hydrant",
+        "mailbox": "object--mailbox",
+        "cabinet": "object--junction-box",
+        "bench": "object--bench",
+        "rack": "object--bike-rack",
+        "bollard": "object--support--pole",
+        "banner": "object--banner",
+    }[kind]
     canvas.begin(label, z=frame.z)
     if kind == "trash":
         colors: tuple[Rgb, ...] = ((60, 74, 60), (70, 72, 76), (200, 120, 40), (40, 60, 100))
@@ -167,13 +209,17 @@ def small_thing(canvas: Canvas, frame: Frame, rng: np.random.Generator, kind: st
             canvas.stroke(hoop, 0.05, (150, 154, 158))
     elif kind == "banner":
         colors = ((190, 40, 44), (40, 90, 160), (230, 180, 50), (60, 130, 80))
-        canvas.face(frame.world([(-0.35, 2.6, 0), (0.35, 2.6, 0), (0.35, 4.3, 0), (-0.35, 4.3, 0)]), colors[int(rng.integers(4))])
+        canvas.face(
+            frame.world([(-0.35, 2.6, 0), (0.35, 2.6, 0), (0.35, 4.3, 0), (-0.35, 4.3, 0)]), colors[int(rng.integers(4))]
+        )
         canvas.face(frame.world([(-0.2, 3.2, -0.02), (0.2, 3.2, -0.02), (0.2, 3.7, -0.02), (-0.2, 3.7, -0.02)]), WHITE)
         pole(canvas, frame, 4.5, 0.09)
     else:
         wood: Rgb = (134, 96, 60)
         for along in (-0.7, 0.7):
-            canvas.stroke(frame.world([(-0.2, 0, along), (-0.2, 0.45, along), (0.2, 0.45, along), (0.2, 0, along)]), 0.06, (50, 52, 54))
+            canvas.stroke(
+                frame.world([(-0.2, 0, along), (-0.2, 0.45, along), (0.2, 0.45, along), (0.2, 0, along)]), 0.06, (50, 52, 54)
+            )
         for back, up in ((-0.15, 0.46), (0.05, 0.46), (0.22, 0.62), (0.26, 0.8)):
             canvas.stroke(frame.world([(back, up, -0.9), (back, up, 0.9)]), 0.11, wood, (0, 0.9, -0.4))
 
@@ -183,7 +229,12 @@ def wall(canvas: Canvas, start: Frame, stop: Frame, rng: np.random.Generator, *,
     ends = np.array([[start.x, start.y, start.z], [stop.x, stop.y, stop.z]])
     top = ends + np.array([0, height, 0])
     quad = np.array([ends[0], ends[1], top[1], top[0]])
-    canvas.begin("construction--barrier--wall", plane=canvas.camera.inverse_depth_plane(quad) if quad[:, 2].min() > 1 else None, z=float(ends[:, 2].mean()), material="stone")  # fmt: skip
+    canvas.begin(
+        "construction--barrier--wall",
+        plane=canvas.camera.inverse_depth_plane(quad) if quad[:, 2].min() > 1 else None,
+        z=float(ends[:, 2].mean()),
+        material="stone",
+    )
     along = ends[1] - ends[0]
     out = np.array([-along[2], 0, along[0]]) / max(float(np.hypot(along[0], along[2])), 1e-6)
     out = out if out @ ends.mean(0) < 0 else -out
@@ -197,13 +248,17 @@ def wall(canvas: Canvas, start: Frame, stop: Frame, rng: np.random.Generator, *,
     else:
         canvas.face([*(ends), *(ends + np.array([0, 0.35, 0]))[::-1]], dark, normal)
     cap = [top[0] - out * -0.06, top[1] - out * -0.06, top[1] + np.array([0, 0.12, 0]), top[0] + np.array([0, 0.12, 0])]
-    canvas.face(cap, (min(color[0] * 1.1, 255), min(color[1] * 1.1, 255), min(color[2] * 1.1, 255)), (normal[0] * 0.6, 0.8, normal[2] * 0.6))
+    canvas.face(
+        cap,
+        (min(color[0] * 1.1, 255), min(color[1] * 1.1, 255), min(color[2] * 1.1, 255)),
+        (normal[0] * 0.6, 0.8, normal[2] * 0.6),
+    )
     canvas.face([*(ends), *(ends + np.array([0, 0.1, 0]))[::-1]], (color[0] * 0.6, color[1] * 0.6, color[2] * 0.6), normal)
     del rng
 
 
 def fence(canvas: Canvas, start: Frame, stop: Frame, *, height: float, style: str, color: Rgb) -> None:
-    """A stretch of fence: "bars", "pickets", "mesh" or "boards"; one sees through all but the boards, yet all of it is fence."""
+    """A stretch of fence: "bars", "pickets", "mesh" or "boards"; one sees through most, yet all of it is fence."""
     ends = np.array([[start.x, start.y, start.z], [stop.x, stop.y, stop.z]])
     rise = np.array([0.0, height, 0.0])
     canvas.begin("construction--barrier--fence", z=float(ends[:, 2].mean()))

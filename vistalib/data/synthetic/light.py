@@ -56,6 +56,7 @@ class Light:
 
 
 def clear(rng: np.random.Generator) -> Light:
+    """Blue sky with some clouds."""
     return Light(
         azimuth=rng.uniform(-np.pi, np.pi),
         elevation=rng.uniform(0.55, 1.1),
@@ -69,6 +70,7 @@ def clear(rng: np.random.Generator) -> Light:
 
 
 def golden(rng: np.random.Generator) -> Light:
+    """A low, warm sun."""
     return Light(
         azimuth=rng.uniform(-np.pi, np.pi),
         elevation=rng.uniform(0.16, 0.35),
@@ -82,6 +84,7 @@ def golden(rng: np.random.Generator) -> Light:
 
 
 def overcast(rng: np.random.Generator) -> Light:
+    """A bright grey sky without shadows."""
     grey = rng.uniform(0.9, 1.05)
     return Light(
         azimuth=rng.uniform(-np.pi, np.pi),
@@ -96,6 +99,7 @@ def overcast(rng: np.random.Generator) -> Light:
 
 
 def dusk(rng: np.random.Generator) -> Light:
+    """After sunset: lamps and windows are lit."""
     return Light(
         azimuth=rng.uniform(-0.8, 0.8),
         elevation=0.06,
@@ -110,6 +114,7 @@ def dusk(rng: np.random.Generator) -> Light:
 
 
 def fog(rng: np.random.Generator) -> Light:
+    """Dense fog."""
     return Light(
         azimuth=0.0,
         elevation=1.0,
@@ -124,6 +129,7 @@ def fog(rng: np.random.Generator) -> Light:
 
 
 def rain(rng: np.random.Generator) -> Light:
+    """Rain on wet roads."""
     return Light(
         azimuth=0.0,
         elevation=1.0,

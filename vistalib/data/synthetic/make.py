@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -36,11 +37,11 @@ def synthesize(
 
     `num_images` is the number of each split ("training"/"validation", or "train"/"val"), or a number for every split; `size` is
     (height, width) in pixels (Vistas images vary around it). Every image is a function of seed, layout, split and number, so
-    `workers` (processes; None takes two, or one where there is one core or little to draw) changes nothing but the time. Call it below
-    `if __name__ == "__main__":` in a script, as workers start by importing that script.
+    `workers` (processes; None takes two, or one where there is one core or little to draw) changes nothing but the time. Call
+    it below `if __name__ == "__main__":` in a script, as workers start by importing that script.
 
-    A folder that holds exactly this request is used again, any other non-empty one is refused. Raises `ValueError` for a bad request
-    or folder, `OSError` where the disk cannot take the files; then nothing is left behind.
+    A folder that holds exactly this request is used again, any other non-empty one is refused. Raises `ValueError` for a bad
+    request or folder, `OSError` where the disk cannot take the files; then nothing is left behind.
     """
     if layout not in WRITERS:
         raise ValueError(f"layout must be one of {', '.join(WRITERS)}; got {layout!r}")
@@ -54,31 +55,47 @@ def synthesize(
     if _holds(root, request):
         print(f"{root} already holds these {sum(counts.values())} synthetic images; using them")
         return root
-    root.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
-    try:
-        jobs = [(split, number) for split, count in enumerate(counts.values()) for number in range(count)]
-        for _ in progress(_drawn(partial(_draw, beside, layout, seed, size), jobs, workers), f"drawing {layout}", total=len(jobs)):
+    jobs = [(split, number) for split, count in enumerate(counts.values()) for number in range(count)]
+    with _appearing(root) as folder:
+        for _ in progress(
+            _drawn(partial(_draw, folder, layout, seed, size), jobs, workers), f"drawing {layout}", total=len(jobs)
+        ):
             pass
         if layout == "vistas":
-            write_vistas.write_config(beside)
-        write_json(beside / MANIFEST, request)
-        beside.chmod(0o755)
+            write_vistas.write_config(folder)
+        write_json(folder / MANIFEST, request)
+    return root
+
+
+@contextmanager
+def _appearing(root: Path) -> Iterator[Path]:
+    """A folder to fill that becomes `root` at the end, or vanishes on any error."""
+    beside: Path | None = None
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
+        folder = beside / root.name
+        folder.mkdir()
+        yield folder
         if root.exists():
             root.rmdir()
-        beside.rename(root)
+        folder.rename(root)
     except OSError as error:
-        raise OSError(error.errno, f"{root} could not be written: {error.strerror or error}; check its disk and rights") from error
+        raise OSError(
+            error.errno, f"{root} could not be written: {error.strerror or error}; check its disk and rights"
+        ) from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    return root
+        if beside:
+            shutil.rmtree(beside, ignore_errors=True)
 
 
 def _counts(num_images: int | dict[str, int], splits: tuple[str, ...]) -> dict[str, int]:
     counts = dict.fromkeys(splits, num_images) if isinstance(num_images, int) else {s: num_images.get(s, 0) for s in splits}
     unknown = set(num_images) - set(splits) if isinstance(num_images, dict) else set()
     if unknown or min(counts.values()) < 0 or sum(counts.values()) == 0:
-        raise ValueError(f"num_images must be a positive number, or numbers for the splits {', '.join(splits)}; got {num_images}")
+        raise ValueError(
+            f"num_images must be a positive number, or numbers for the splits {', '.join(splits)}; got {num_images}"
+        )
     return counts
 
 
@@ -92,7 +109,9 @@ def _holds(root: Path, request: dict[str, Any]) -> bool:
     if found == request:
         return True
     what = f"another synthetic dataset ({found})" if found else "other files"
-    raise ValueError(f"root must be a new or empty folder, or hold exactly this request; {root} holds {what}. Choose another folder or remove it")
+    raise ValueError(
+        f"root must be a new or empty folder, or hold exactly this request; {root} holds {what}; choose another or remove it"
+    )
 
 
 def _drawn(draw: "partial[None]", jobs: list[tuple[int, int]], workers: int | None) -> Iterator[None]:
@@ -106,7 +125,9 @@ def _drawn(draw: "partial[None]", jobs: list[tuple[int, int]], workers: int | No
         try:
             yield from pool.map(draw, jobs)
         except BrokenProcessPool as error:
-            raise RuntimeError('a drawing process ended early; call synthesize below `if __name__ == "__main__":`, or with workers=1') from error
+            raise RuntimeError(
+                'a drawing process ended early; call synthesize below `if __name__ == "__main__":`, or with workers=1'
+            ) from error
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -1,10 +1,10 @@
 """Textures, made of seeded noise: ground tiles, tree crowns, clouds.
 
-A tile is float32 (SIZE, SIZE), repeats without a seam, and holds factors around 1 by which a colour is multiplied. Tiles are the
-same for every scene (a scene shifts and tints them) and are made once a process.
+A tile is float32 (SIZE, SIZE), repeats without a seam, and holds factors around 1 by which a colour is multiplied.
+Tiles are the same for every scene (a scene shifts and tints them) and are made once a process.
 """
 
-from functools import lru_cache
+from functools import cache
 
 import cv2
 import numpy as np
@@ -34,19 +34,19 @@ def fractal(rng: np.random.Generator, size: int, cells: int, octaves: int, rough
     for octave in range(octaves):
         total += np.float32(weight) * noise(rng, size, min(cells << octave, size))
         weight *= roughness
-    return total / (total.std() + np.float32(1e-6))
+    return np.asarray(total / (total.std() + 1e-6), np.float32)
 
 
-@lru_cache(maxsize=None)
+@cache
 def tile(name: str) -> Floats:
     """The ground tile of that name; `TILE_METRES[name]` is its edge on the ground."""
     rng = np.random.default_rng([7, len(name), ord(name[0])])
     grain = rng.standard_normal((SIZE, SIZE)).astype(np.float32)
     if name == "asphalt":
-        return 1 + 0.05 * cv2.GaussianBlur(grain, (0, 0), 0.8) * 2 + 0.035 * fractal(rng, SIZE, 8, 4)
+        return np.asarray(1 + 0.1 * cv2.GaussianBlur(grain, (0, 0), 0.8) + 0.035 * fractal(rng, SIZE, 8, 4), np.float32)
     if name == "grass":
         blades = cv2.GaussianBlur(grain, (0, 0), sigmaX=0.7, sigmaY=2.2)
-        return 1 + 0.13 * blades / blades.std() + 0.13 * fractal(rng, SIZE, 6, 4)
+        return np.asarray(1 + 0.13 * blades / blades.std() + 0.13 * fractal(rng, SIZE, 6, 4), np.float32)
     if name == "gravel":
         return 1 + 0.12 * fractal(rng, SIZE, 48, 3) + 0.05 * grain
     if name == "plaster":
@@ -68,7 +68,7 @@ def _blocks(rng: np.random.Generator, columns: int, rows: int, joint: int, tone:
     return np.asarray(tones[row, column] * np.where(edge < joint, 0.78, 1.0), np.float32)
 
 
-@lru_cache(maxsize=None)
+@cache
 def clouds() -> Floats:
     """Seamless cloud density, mean 0, deviation 1."""
     return fractal(np.random.default_rng(11), SIZE, 3, 7, 0.58)
@@ -77,7 +77,7 @@ def clouds() -> Floats:
 CROWNS = ("round", "tall", "spruce", "bush", "wide")
 
 
-@lru_cache(maxsize=None)
+@cache
 def crown(shape: str, variant: int) -> tuple[Floats, NDArray[np.bool_]]:
     """Brightness (S, S) around 1 and coverage (S, S) of a mass of leaves, lit from the upper left; S = 288."""
     size = 288

@@ -16,6 +16,7 @@ HAIR: tuple[Rgb, ...] = ((40, 30, 24), (22, 20, 20), (92, 66, 42), (168, 134, 84
 
 
 def pick(rng: np.random.Generator, colors: tuple[Rgb, ...]) -> Rgb:
+    """One of the colours, a little lighter or darker."""
     tint = rng.uniform(0.88, 1.12)
     red, green, blue = colors[int(rng.integers(len(colors)))]
     return red * tint, green * tint, blue * tint
@@ -49,8 +50,10 @@ def person(canvas: Canvas, frame: Frame, rng: np.random.Generator) -> None:
     base = frame.world([at(0, 0, 0)])[0]
 
     def torso(low: float, high: float, wide_low: float, wide_high: float, color: Rgb, normal: Normal) -> None:
-        quad = [base + across * w * scale + np.array([0, h * scale, 0]) for w, h in
-                ((-wide_low, low), (wide_low, low), (wide_high, high), (-wide_high, high))]  # fmt: skip
+        quad = [
+            base + across * w * scale + np.array([0, h * scale, 0])
+            for w, h in ((-wide_low, low), (wide_low, low), (wide_high, high), (-wide_high, high))
+        ]
         canvas.face(np.array(quad), color, normal)
 
     if skirt:
@@ -60,8 +63,12 @@ def person(canvas: Canvas, frame: Frame, rng: np.random.Generator) -> None:
     torso(1.2, 1.42, breadth * 0.86, breadth * 1.05, coat, facing)
     torso(1.42, 1.49, breadth * 1.05, breadth * 0.4, coat, facing)
     right: Normal = (0.8, 0.2, -0.5)
-    quad = np.array([base + across * w * scale + np.array([0, h * scale, 0]) for w, h in
-                     ((breadth * 0.3, bottom), (breadth * 0.92, bottom), (breadth * 1.05, 1.42), (breadth * 0.35, 1.42))])  # fmt: skip
+    quad = np.array(
+        [
+            base + across * w * scale + np.array([0, h * scale, 0])
+            for w, h in ((breadth * 0.3, bottom), (breadth * 0.92, bottom), (breadth * 1.05, 1.42), (breadth * 0.35, 1.42))
+        ]
+    )
     canvas.face(quad, (coat[0] * 0.9, coat[1] * 0.9, coat[2] * 0.9), right)
     for sign, swing in ((-1, -stride), (1, stride)):
         hand = (sign * (shoulder + 0.05), 0.84, swing * 0.75)
@@ -70,10 +77,18 @@ def person(canvas: Canvas, frame: Frame, rng: np.random.Generator) -> None:
         line(0.075, skin, hand, (hand[0], 0.79, hand[2]))
     if bag:
         line(0.24, pick(rng, COATS), (0.26, 0.72, 0.05), (0.26, 0.62, 0.05))
-    _head(canvas, frame.world([at(0, 1.62, 0.03)])[0], 0.115 * scale, skin, hair, away=float(np.cos(frame.heading)), long_hair=long_hair)
+    _head(
+        canvas,
+        frame.world([at(0, 1.62, 0.03)])[0],
+        0.115 * scale,
+        skin,
+        hair,
+        away=float(np.cos(frame.heading)),
+        long_hair=long_hair,
+    )
 
 
-def _head(canvas: Canvas, center: np.ndarray, radius: float, skin: Rgb, hair: Rgb, away: float, long_hair: bool) -> None:  # type: ignore[type-arg]
+def _head(canvas: Canvas, center: np.ndarray, radius: float, skin: Rgb, hair: Rgb, away: float, long_hair: bool) -> None:
     """A head at `center` (3,); `away` is 1 where it looks away from the camera."""
     x, y, z = (float(v) for v in center)
     canvas.stroke([(x, y - 0.2, z), (x, y - 0.08, z)], 0.1, skin)
@@ -87,7 +102,9 @@ def _head(canvas: Canvas, center: np.ndarray, radius: float, skin: Rgb, hair: Rg
 def bicycle(canvas: Canvas, frame: Frame, rng: np.random.Generator) -> None:
     """A bicycle that leans on nothing."""
     canvas.begin("object--vehicle--bicycle", z=frame.z)
-    color = pick(rng, ((30, 32, 36), (150, 30, 34), (40, 80, 140), (200, 202, 204), (60, 110, 70), (210, 170, 50), (34, 120, 130)))
+    color = pick(
+        rng, ((30, 32, 36), (150, 30, 34), (40, 80, 140), (200, 202, 204), (60, 110, 70), (210, 170, 50), (34, 120, 130))
+    )
     fine = canvas.per_metre(frame.z) > 25
     for along in (-0.52, 0.54):
         _wheel(canvas, frame, along, 0.34, 0.045, spokes=10 if fine else 0)
@@ -121,16 +138,22 @@ def motorcycle(canvas: Canvas, frame: Frame, rng: np.random.Generator) -> None:
     for along in (-0.68, 0.68):
         _wheel(canvas, frame, along, radius, 0.15, spokes=0)
         hub = frame.world([(0, radius, along)])[0]
-        canvas.disc((float(hub[0]), float(hub[1]), float(hub[2])), radius * 0.5 * abs(np.sin(frame.heading)) + 0.04, (120, 122, 126))
+        canvas.disc(
+            (float(hub[0]), float(hub[1]), float(hub[2])), radius * 0.5 * abs(np.sin(frame.heading)) + 0.04, (120, 122, 126)
+        )
     lean = 0.16
 
     def body(color: Rgb, *outline: tuple[float, float]) -> None:
         """An outline (along, up), with some breadth where it is seen from its end."""
         for side in (-lean, lean) if frame.camera_side() > 0 else (lean, -lean):
-            canvas.face(frame.world([(side, up, along) for along, up in outline]), color, frame.direction(np.sign(side), 0.25, 0))
+            canvas.face(
+                frame.world([(side, up, along) for along, up in outline]), color, frame.direction(np.sign(side), 0.25, 0)
+            )
         low, high = min(u for _, u in outline), max(u for _, u in outline)
         for along in (outline[0][0], outline[-1][0]):
-            canvas.face(frame.world([(-lean, low, along), (lean, low, along), (lean, high, along), (-lean, high, along)]), color)
+            canvas.face(
+                frame.world([(-lean, low, along), (lean, low, along), (lean, high, along), (-lean, high, along)]), color
+            )
 
     if scooter:
         body(color, (-0.85, 0.4), (-0.8, 0.75), (-0.2, 0.78), (-0.1, 0.4))
@@ -166,7 +189,9 @@ def rider(canvas: Canvas, frame: Frame, rng: np.random.Generator, *, motor: bool
     facing = frame.direction(0, 0.3, -1 if np.cos(frame.heading) > 0 else 1)
     canvas.stroke(frame.world([hip, neck]), 0.26, coat, facing)
     sides = abs(np.cos(frame.heading))
-    canvas.stroke(frame.world([(-0.14 * sides, neck[1] - 0.06, neck[2]), (0.14 * sides, neck[1] - 0.06, neck[2])]), 0.2, coat, facing)
+    canvas.stroke(
+        frame.world([(-0.14 * sides, neck[1] - 0.06, neck[2]), (0.14 * sides, neck[1] - 0.06, neck[2])]), 0.2, coat, facing
+    )
     for sign in (-1, 1):
         grip = (sign * (0.34 if motor else 0.27), 1.06 if motor else 1.03, 0.34)
         canvas.stroke(frame.world([(sign * 0.19, neck[1] - 0.06, neck[2]), (sign * 0.28, 1.18, 0.16), grip]), 0.095, coat)

@@ -17,13 +17,16 @@ BARK: tuple[Rgb, ...] = ((88, 74, 60), (106, 94, 80), (70, 60, 52))
 
 
 def leaf_color(rng: np.random.Generator, season: str) -> Rgb:
+    """The green, or the autumn colour, of one plant."""
     colors = LEAVES[season]
     red, green, blue = colors[int(rng.integers(len(colors)))]
     tint = rng.uniform(0.85, 1.15)
     return red * tint * rng.uniform(0.92, 1.08), green * tint, blue * tint
 
 
-def _mass(canvas: Canvas, rng: np.random.Generator, shape: str, at: tuple[float, float, float], size: tuple[float, float], color: Rgb) -> None:
+def _mass(
+    canvas: Canvas, rng: np.random.Generator, shape: str, at: tuple[float, float, float], size: tuple[float, float], color: Rgb
+) -> None:
     shades, cover = crown(shape, int(rng.integers(VARIANTS)))
     if canvas.light.direction[0] > 0:  # the textures are lit from the left
         shades, cover = np.ascontiguousarray(shades[:, ::-1]), np.ascontiguousarray(cover[:, ::-1])
@@ -43,11 +46,20 @@ def tree(canvas: Canvas, frame: Frame, rng: np.random.Generator, *, height: floa
     trunk = height * (0.12 if shape == "spruce" else rng.uniform(0.26, 0.36))
     thick = height * rng.uniform(0.016, 0.026)
     lean = rng.uniform(-0.03, 0.03) * height
-    outline = [(-thick * 1.3, 0, 0), (thick * 1.3, 0, 0), (lean + thick, trunk, 0), (lean + thick * 0.6, height * 0.6, 0),
-               (lean - thick * 0.6, height * 0.6, 0), (lean - thick, trunk, 0)]  # fmt: skip
+    outline = [
+        (-thick * 1.3, 0, 0),
+        (thick * 1.3, 0, 0),
+        (lean + thick, trunk, 0),
+        (lean + thick * 0.6, height * 0.6, 0),
+        (lean - thick * 0.6, height * 0.6, 0),
+        (lean - thick, trunk, 0),
+    ]
     upright = Frame(frame.x, frame.y, frame.z)
     canvas.face(upright.world(outline), bark, (-0.5, 0.1, -0.85))
-    canvas.face(upright.world([outline[1], outline[2], (lean + thick * 0.2, trunk, 0), (thick * 0.4, 0, 0)]), (bark[0] * 0.78, bark[1] * 0.78, bark[2] * 0.78))
+    canvas.face(
+        upright.world([outline[1], outline[2], (lean + thick * 0.2, trunk, 0), (thick * 0.4, 0, 0)]),
+        (bark[0] * 0.78, bark[1] * 0.78, bark[2] * 0.78),
+    )
     for sign in (-1, 1):
         reach = height * rng.uniform(0.08, 0.14)
         canvas.stroke(upright.world([(lean, trunk * 0.95, 0), (lean + sign * reach, trunk + reach * 1.3, 0)]), thick, bark)
@@ -60,13 +72,23 @@ def tree(canvas: Canvas, frame: Frame, rng: np.random.Generator, *, height: floa
 
 
 def _branch(
-    canvas: Canvas, frame: Frame, rng: np.random.Generator, start: tuple[float, float], angle: float, length: float, width: float, bark: Rgb, level: int
-) -> None:  # fmt: skip
+    canvas: Canvas,
+    frame: Frame,
+    rng: np.random.Generator,
+    start: tuple[float, float],
+    angle: float,
+    length: float,
+    width: float,
+    bark: Rgb,
+    level: int,
+) -> None:
     end = start[0] + length * float(np.cos(angle)), start[1] + length * float(np.sin(angle))
     canvas.stroke(frame.world([(start[0], start[1], 0), (end[0], end[1], 0)]), max(width, 0.02), bark)
     if level < (6 if canvas.per_metre(frame.z) > 40 else 5):
         for turn in rng.uniform(0.2, 0.62) * np.array([-1, 1]) + rng.uniform(-0.16, 0.16, 2):
-            _branch(canvas, frame, rng, end, angle + float(turn), length * rng.uniform(0.62, 0.82), width * 0.62, bark, level + 1)
+            _branch(
+                canvas, frame, rng, end, angle + float(turn), length * rng.uniform(0.62, 0.82), width * 0.62, bark, level + 1
+            )
 
 
 def _palm(canvas: Canvas, frame: Frame, rng: np.random.Generator, height: float, bark: Rgb) -> None:
@@ -91,7 +113,11 @@ def hedge(canvas: Canvas, start: Frame, stop: Frame, rng: np.random.Generator, *
     color = np.array(leaf_color(rng, season))
     ends = np.array([[start.x, 0, start.z], [stop.x, 0, stop.z]])
     top = ends + np.array([0, height + start.y, 0])
-    corners = np.array([top[1], top[0], ends[0], ends[1]]) if ends[0, 2] < ends[1, 2] else np.array([top[0], top[1], ends[1], ends[0]])
+    corners = (
+        np.array([top[1], top[0], ends[0], ends[1]])
+        if ends[0, 2] < ends[1, 2]
+        else np.array([top[0], top[1], ends[1], ends[0]])
+    )
     corners[2:, 1] = start.y
     canvas.begin("nature--vegetation", plane=canvas.camera.inverse_depth_plane(np.maximum(corners, [-1e9, -1e9, 1.0])))
     shades, _ = crown("bush", int(rng.integers(VARIANTS)))
@@ -100,7 +126,14 @@ def hedge(canvas: Canvas, start: Frame, stop: Frame, rng: np.random.Generator, *
     for share in np.arange(0.0, 1.0, 0.34):
         at = ends[0] + (ends[1] - ends[0]) * share
         if at[2] > 2:
-            _mass(canvas, rng, "bush", (float(at[0]), start.y + height * 0.45, float(at[2])), (height * 1.2, height * 0.75), tuple(color * 0.9))
+            _mass(
+                canvas,
+                rng,
+                "bush",
+                (float(at[0]), start.y + height * 0.45, float(at[2])),
+                (height * 1.2, height * 0.75),
+                tuple(color * 0.9),
+            )
 
 
 def bush(canvas: Canvas, frame: Frame, rng: np.random.Generator, *, size: float, season: str) -> None:

@@ -69,10 +69,10 @@ def render(scene: Scene) -> Rendering:
     image, segment = develop(canvas, scene.sensor, rng)
     labels = np.array([s.label for s in canvas.segments], np.uint8)
     instances = np.array([s.instance for s in canvas.segments], np.int32)
-    rendering = Rendering(image, labels[segment], instances[segment])
+    label, instance = labels[segment], instances[segment]
     if scene.mirrored:
-        rendering = Rendering(*(np.ascontiguousarray(a[:, ::-1]) for a in (image, rendering.label, rendering.instance)))
-    return rendering
+        image, label, instance = np.flip(image, 1).copy(), np.flip(label, 1).copy(), np.flip(instance, 1).copy()
+    return Rendering(image, label, instance)
 
 
 def draw_item(canvas: Canvas, scene: Scene, item: Item) -> None:
@@ -81,7 +81,17 @@ def draw_item(canvas: Canvas, scene: Scene, item: Item) -> None:
     street = scene.street
     if item.kind == "building":
         z1 = item.z + item.length
-        building(canvas, street, rng, t=item.t, z0=item.z, z1=z1, floors=int(item.height), depth=item.width, pitched=item.variant == "pitched")
+        building(
+            canvas,
+            street,
+            rng,
+            t=item.t,
+            z0=item.z,
+            z1=z1,
+            floors=int(item.height),
+            depth=item.width,
+            pitched=item.variant == "pitched",
+        )
         return
     frame = street.frame(item.t, item.z, item.up, item.turn)
     if item.kind in ("wall", "fence", "hedge"):
@@ -99,7 +109,9 @@ def _border(canvas: Canvas, item: Item, start: Frame, stop: Frame, season: str, 
         color = ((196, 186, 168), (150, 92, 74), (158, 158, 154), (178, 170, 156))[int(rng.integers(4))]
         furniture.wall(canvas, start, stop, rng, height=item.height, style=item.variant, color=color)
     else:
-        color = ((48, 56, 50), (214, 212, 204), (124, 128, 130), (134, 98, 66))[("bars", "pickets", "mesh", "boards").index(item.variant)]
+        color = ((48, 56, 50), (214, 212, 204), (124, 128, 130), (134, 98, 66))[
+            ("bars", "pickets", "mesh", "boards").index(item.variant)
+        ]
         furniture.fence(canvas, start, stop, height=item.height, style=item.variant, color=color)
 
 
@@ -126,7 +138,9 @@ def _thing(canvas: Canvas, _: Scene, item: Item, frame: Frame, rng: np.random.Ge
 
 
 def _signal(canvas: Canvas, _: Scene, item: Item, frame: Frame, rng: np.random.Generator) -> None:
-    furniture.traffic_light(canvas, frame, rng, side=-1.0 if item.t > 0 else 1.0, overhead=item.variant == "overhead", phase=int(rng.integers(3)))
+    furniture.traffic_light(
+        canvas, frame, rng, side=-1.0 if item.t > 0 else 1.0, overhead=item.variant == "overhead", phase=int(rng.integers(3))
+    )
 
 
 def _utility(canvas: Canvas, scene: Scene, item: Item, frame: Frame, rng: np.random.Generator) -> None:
@@ -155,22 +169,37 @@ def _shadows(canvas: Canvas, scene: Scene) -> None:
     cast: list[Points] = []
     sunny = scene.light.shadow > 0.2
     for item in scene.items:
-        frame = scene.street.frame(item.t, item.z, 0.0, item.turn)
+        frame = scene.street.frame(item.t, item.z, item.up, item.turn)
         if item.kind == "building":
-            foot = np.array([[scene.street.x(item.t + d, z), 0, z] for d, z in
-                             ((0, item.z), (0, item.z + item.length), (np.sign(item.t) * item.width, item.z + item.length), (np.sign(item.t) * item.width, item.z))])  # fmt: skip
+            foot = np.array(
+                [
+                    [scene.street.x(item.t + d, z), 0, z]
+                    for d, z in (
+                        (0, item.z),
+                        (0, item.z + item.length),
+                        (np.sign(item.t) * item.width, item.z + item.length),
+                        (np.sign(item.t) * item.width, item.z),
+                    )
+                ]
+            )
             if sunny:
                 cast.append(shadow_outline(canvas, foot, item.height * 3.3))
             contact.append(_grown(foot, 0.5))
         elif item.kind == "tree":
             angles = np.linspace(0, 2 * np.pi, 14, endpoint=False)
             sx, sy, sz = scene.light.direction
+            foot = np.array([frame.x, frame.y, frame.z])
             reach = min(item.height * 0.62 / max(sy, 0.15), 25.0)
-            ring = np.stack((np.cos(angles), np.zeros(14), np.sin(angles)), 1) * item.height * 0.3 * (1 + 0.2 * np.sin(angles * 5))[:, None]
+            ring = (
+                np.stack((np.cos(angles), np.zeros(14), np.sin(angles)), 1)
+                * item.height
+                * 0.3
+                * (1 + 0.2 * np.sin(angles * 5))[:, None]
+            )
             if sunny:
-                cast.append(ring + [frame.x - sx * reach, 0, frame.z - sz * reach])
-                cast.append(shadow_outline(canvas, ring * 0.06 + [frame.x, 0, frame.z], item.height * 0.5))
-            contact.append(ring * 0.25 + [frame.x, 0, frame.z])
+                cast.append(ring + foot - np.array([sx, 0.0, sz]) * reach)
+                cast.append(shadow_outline(canvas, ring * 0.06 + foot, item.height * 0.5))
+            contact.append(ring * 0.25 + foot)
         elif item.kind not in ("wall", "fence", "hedge"):
             wide, long = max(item.width, 0.42), max(item.length, 0.42)
             if item.kind in ("cyclist", "motorcyclist", "bicycle", "motorcycle"):
@@ -179,7 +208,9 @@ def _shadows(canvas: Canvas, scene: Scene) -> None:
             if item.length > 3 or item.kind in ("person", "cyclist", "motorcyclist", "motorcycle"):
                 contact.append(_grown(foot, 0.08))
             if sunny and item.kind != "utility pole":
-                tall = item.height or {"lamp": 7.0, "sign": 2.6, "traffic light": 3.2, "bicycle": 0.9, "motorcycle": 1.0}.get(item.kind, 1.65)
+                tall = item.height or {"lamp": 7.0, "sign": 2.6, "traffic light": 3.2, "bicycle": 0.9, "motorcycle": 1.0}.get(
+                    item.kind, 1.65
+                )
                 thin = foot if item.kind not in ("lamp", "sign", "traffic light") else _grown(foot, -0.15)
                 cast.append(shadow_outline(canvas, thin, tall))
     draw_shadows(canvas, contact, cast)
@@ -220,4 +251,7 @@ def _ego(canvas: Canvas, kind: str, rng: np.random.Generator) -> None:
     elif rng.random() < 0.5:
         canvas.segments.append(replace(canvas.segments[-1], label=LABEL_OF["void--car-mount"]))
         x, wide = rng.uniform(0.2, 0.8) * w, 0.05 * w
-        canvas.fill(np.array([[x - wide, 1.01 * h], [x - wide * 0.7, 0.93 * h], [x + wide * 0.7, 0.93 * h], [x + wide, 1.01 * h]]), (22, 22, 24))
+        canvas.fill(
+            np.array([[x - wide, 1.01 * h], [x - wide * 0.7, 0.93 * h], [x + wide * 0.7, 0.93 * h], [x + wide, 1.01 * h]]),
+            (22, 22, 24),
+        )

@@ -45,7 +45,9 @@ def paint_sky(canvas: Canvas, shift: tuple[float, float]) -> None:
     density = np.zeros_like(height)
     for zoom, weight in ((1.0, 0.75), (3.1, 0.35)):
         u, v = (across * distance * zoom + shift[0]) * scale, (distance * zoom + shift[1]) * scale
-        density += np.float32(weight) * cv2.remap(tile, (u % SIZE).astype(np.float32), (v % SIZE).astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+        density += np.float32(weight) * cv2.remap(
+            tile, (u % SIZE).astype(np.float32), (v % SIZE).astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP
+        )
     cover = np.clip((density - (1.1 - 2.0 * light.cloud)) * 0.9, 0, 1) * np.clip(height * 9, 0, 1)
     bright = np.asarray(light.skyline, np.float32) * 0.35 + np.float32(165)
     if light.dusk:
@@ -61,7 +63,14 @@ def paint_sky(canvas: Canvas, shift: tuple[float, float]) -> None:
         facing = np.clip((across * sx + up * sy + sz) / norm, 0, 1)
         glow = (0.5 * facing**14 + 0.9 * facing**300)[..., None]
         sky = sky + glow * (np.asarray(light.sun, np.float32) * 235 - sky * 0.35)
-    cv2.resize(np.clip(sky, 0, 255).astype(np.uint8), None, fx=SUPER, fy=SUPER, dst=canvas.color[: rows * SUPER], interpolation=cv2.INTER_LINEAR)
+    cv2.resize(
+        np.clip(sky, 0, 255).astype(np.uint8),
+        None,
+        fx=SUPER,
+        fy=SUPER,
+        dst=canvas.color[: rows * SUPER],
+        interpolation=cv2.INTER_LINEAR,
+    )
 
 
 def develop(canvas: Canvas, sensor: Sensor, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
@@ -91,7 +100,7 @@ def _inverse_depth(canvas: Canvas, segment: NDArray[np.int32]) -> Floats:
 def _haze(image: Floats, near: Floats, segment: NDArray[np.int32], light: Light) -> Floats:
     share = 1 - np.exp(-light.haze / near)
     share[segment == 0] = 0.0 if light.haze < 0.012 else 0.5
-    return image + share[..., None] * (np.asarray(light.skyline, np.float32) * 0.97 - image)
+    return np.asarray(image + share[..., None] * (np.asarray(light.skyline, np.float32) * 0.97 - image), np.float32)
 
 
 def _wet(canvas: Canvas, image: Floats, segment: NDArray[np.int32], rng: np.random.Generator) -> Floats:
@@ -106,7 +115,7 @@ def _wet(canvas: Canvas, image: Floats, segment: NDArray[np.int32], rng: np.rand
     share = np.clip(0.3 + 0.16 * puddles, 0.1, 0.6) * ground * np.float32(canvas.light.wet)
     share *= np.clip((np.arange(camera.height, dtype=np.float32)[:, None] - horizon) / (0.05 * camera.height), 0, 1)
     dark = image * (1 - 0.28 * (ground * np.float32(canvas.light.wet)))[..., None]
-    return dark * (1 - share[..., None]) + mirrored * share[..., None]
+    return np.asarray(dark * (1 - share[..., None]) + mirrored * share[..., None], np.float32)
 
 
 def _rain(image: Floats, amount: float, rng: np.random.Generator) -> Floats:
@@ -117,26 +126,25 @@ def _rain(image: Floats, amount: float, rng: np.random.Generator) -> Floats:
         x, y, length = rng.uniform(0, w), rng.uniform(-20, h), rng.uniform(0.015, 0.06) * h
         a, b = (int(x * 16), int(y * 16)), (int((x + slant * length) * 16), int((y + length) * 16))
         cv2.line(streaks, a, b, rng.uniform(0.2, 0.9), 1, cv2.LINE_AA, 4)
-    streaks = cv2.GaussianBlur(streaks, (0, 0), 0.6)
-    return image + (streaks * 34)[..., None]
+    soft = cv2.GaussianBlur(streaks, (0, 0), 0.6)
+    return np.asarray(image + (soft * 34)[..., None], np.float32)
 
 
 def expose(image: Floats, sensor: Sensor, camera: Camera, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Lens and sensor: blur, vignetting, white balance, exposure, contrast, saturation, sharpening, noise."""
     h, w = image.shape[:2]
     if sensor.blur > 0.2:
-        image = cv2.GaussianBlur(image, (0, 0), sensor.blur)
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), sensor.blur), np.float32)
     y, x = np.linspace(-1, 1, h, dtype=np.float32)[:, None], np.linspace(-1, 1, w, dtype=np.float32)
     falloff = 1 - sensor.vignette * (x * x + 0.5 * y * y) / 1.5
-    image = image * (np.asarray(sensor.gains, np.float32) * np.float32(sensor.exposure)) * falloff[..., None]
-    grey = image @ np.array((0.299, 0.587, 0.114), np.float32)
-    image = grey[..., None] + (image - grey[..., None]) * np.float32(sensor.saturation)
-    tone = np.clip(image / 255, 0, 1.6)
+    light = image * (np.asarray(sensor.gains, np.float32) * np.float32(sensor.exposure)) * falloff[..., None]
+    grey = (0.299 * light[..., 0] + 0.587 * light[..., 1] + 0.114 * light[..., 2])[..., None]
+    tone = np.clip((grey + (light - grey) * np.float32(sensor.saturation)) / 255, 0, 1.6)
     tone = np.where(tone > 0.8, 0.8 + 0.2 * np.tanh((tone - 0.8) / 0.2), tone)  # highlights roll off
     tone = (tone - 0.45) * np.float32(sensor.contrast) + np.float32(0.45 + sensor.lift)
-    image = tone * 255
+    shown = tone * 255
     if sensor.sharpen:
-        image = image + sensor.sharpen * (image - cv2.GaussianBlur(image, (0, 0), 1.0))
-    grain = rng.standard_normal((h, w, 3), dtype=np.float32) * np.float32(0.5) + rng.standard_normal((h, w, 1), dtype=np.float32)
-    image = image + grain * np.float32(sensor.noise)
-    return np.clip(np.round(image), 0, 255).astype(np.uint8)
+        shown = shown + sensor.sharpen * (shown - cv2.GaussianBlur(shown, (0, 0), 1.0))
+    colored, plain = rng.standard_normal((h, w, 3), dtype=np.float32), rng.standard_normal((h, w, 1), dtype=np.float32)
+    shown = shown + (0.5 * colored + plain) * np.float32(sensor.noise)
+    return np.clip(np.round(shown), 0, 255).astype(np.uint8)

@@ -5,6 +5,7 @@ Local axes of a solid: side to the right, up, along its direction. Letters: E ed
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -77,21 +78,31 @@ def constant(width: float) -> Callable[[float], float]:
 
 
 def solid(
-    canvas: Canvas, frame: Frame, edges: Sequence[Edge], width_at: Callable[[float], float], color: Rgb, detail: Callable[[Side], None]
-) -> None:  # fmt: skip
+    canvas: Canvas,
+    frame: Frame,
+    edges: Sequence[Edge],
+    width_at: Callable[[float], float],
+    color: Rgb,
+    detail: Callable[[Side], None],
+) -> None:
     """Draw a solid: `edges` go from the lower front over the top to the lower rear; `width_at(up)` is its half width.
 
     Faces that look away are left out, the others are painted far to near; the side that shows comes last.
     """
     eye = np.array([0.0, canvas.camera.mount, 0.0])
     faces: list[tuple[float, Panel, Edge]] = []
-    for edge, following in zip(edges[:-1], edges[1:], strict=True):
+    for edge, following in pairwise(edges):
         run, rise = following.along - edge.along, following.up - edge.up
         size = float(np.hypot(run, rise)) or 1.0
         normal = frame.direction(0.0, -run / size, rise / size)
         low, high = width_at(edge.up), width_at(following.up)
         corners = frame.world(
-            [(low, edge.up, edge.along), (-low, edge.up, edge.along), (-high, following.up, following.along), (high, following.up, following.along)]
+            [
+                (low, edge.up, edge.along),
+                (-low, edge.up, edge.along),
+                (-high, following.up, following.along),
+                (high, following.up, following.along),
+            ]
         )  # fmt: skip
         if rise < 0:  # a face of the rear runs downwards: turn it so that v points up
             corners = corners[[2, 3, 0, 1]]

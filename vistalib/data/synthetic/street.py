@@ -45,7 +45,7 @@ class Mark:
 
 @dataclass
 class Street:
-    """`offset` is where the centre line passes the camera; `half` is half the carriageway's width, `crossing` the z range of a side street."""
+    """`offset`: where the centre line passes the camera; `half`: half the carriageway; `crossing`: z range of a side street."""
 
     kind: str
     offset: float
@@ -115,7 +115,9 @@ def draw_ground(canvas: Canvas, street: Street, rng: np.random.Generator) -> Non
         canvas.face(street.band(t - 0.05, t + 0.05, 0.9, FAR), (92, 88, 84), UP)
         canvas.face(street.band(t - 0.015, t + 0.02, 0.9, FAR), (186, 186, 184), UP)
     for mark in street.marks:
-        canvas.begin(mark.label, plane=plane, instance=None if mark.label == "marking--crosswalk-zebra" else 0, material="paint")
+        canvas.begin(
+            mark.label, plane=plane, instance=None if mark.label == "marking--crosswalk-zebra" else 0, material="paint"
+        )
         outline = street.band(mark.t0, mark.t1, mark.z0, mark.z1)
         if mark.color is None:
             canvas.mark(outline)
@@ -143,7 +145,7 @@ def _wear(canvas: Canvas, street: Street, rng: np.random.Generator) -> None:
         canvas.face(outline, (red * factor, green * factor, blue * factor), UP)
     for _ in range(int(rng.integers(0, 5))):
         z, t = rng.uniform(5, 25), rng.choice([-1, 1]) * rng.uniform(inner + 0.3, outer)
-        steps = np.cumsum(rng.normal(0, 0.16, (14, 2)) + [rng.uniform(-0.15, 0.15), 0.3], 0)
+        steps = np.cumsum(rng.normal((rng.uniform(-0.15, 0.15), 0.3), 0.16, (14, 2)), 0)
         points = [(street.x(t + a, z + b), 0.0, max(z + b, 2.0)) for a, b in steps]
         canvas.stroke(points, 0.012, (red * 0.74, green * 0.74, blue * 0.74), UP, paint_only=True)
 
@@ -165,7 +167,11 @@ def _side_street(canvas: Canvas, street: Street, plane: tuple[float, float, floa
         canvas.begin("construction--barrier--curb", plane=plane, instance=0, material="stone")
         a, b = street.half + radius, reach
         ends = [(street.x(sign * a, z1), z1), (street.x(sign * b, z1), z1)]
-        canvas.face([(ends[0][0], 0, z1), (ends[1][0], 0, z1), (ends[1][0], KERB, z1), (ends[0][0], KERB, z1)], (120, 118, 112), (0, 0, -1))
+        canvas.face(
+            [(ends[0][0], 0, z1), (ends[1][0], 0, z1), (ends[1][0], KERB, z1), (ends[0][0], KERB, z1)],
+            (120, 118, 112),
+            (0, 0, -1),
+        )
 
 
 def _manhole(canvas: Canvas, street: Street, plane: tuple[float, float, float], t: float, z: float, square: bool) -> None:
@@ -195,7 +201,12 @@ def _grain(canvas: Canvas, first: int, rng: np.random.Generator) -> None:
         mask = here == code
         if mask.any():
             at_x, at_z, away = x[mask], z[mask], depth[mask]
-            source, reach, gain = {"paint": ("asphalt", 12, 2.0), "stone": ("asphalt", 12, 2.0), "grass": (name, 34, 1.0), "gravel": (name, 34, 1.0)}.get(name, (name, 22, 1.0))  # fmt: skip
+            source, reach, gain = {
+                "paint": ("asphalt", 12, 2.0),
+                "stone": ("asphalt", 12, 2.0),
+                "grass": (name, 34, 1.0),
+                "gravel": (name, 34, 1.0),
+            }.get(name, (name, 22, 1.0))
             fade = np.clip(np.float32(reach * camera.focal / 560) / away, 0, 1) * np.float32(gain)
             stains = (_sample("stains", at_x, at_z) - 1) * np.float32(2.4 if name == "grass" else 1.0)
             factor[mask] = (1 + (_sample(source, at_x, at_z) - 1) * fade) * (1 + stains)
@@ -206,7 +217,7 @@ def _grain(canvas: Canvas, first: int, rng: np.random.Generator) -> None:
     np.copyto(below, shown, where=ground[..., None])
 
 
-def _sample(name: str, x: np.ndarray, z: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]  # float32, any shape
+def _sample(name: str, x: np.ndarray, z: np.ndarray) -> np.ndarray:  # float32, any shape
     """A tile's values at world coordinates."""
     scale = np.float32(SIZE / TILE_METRES[name])
     columns = (x * scale).astype(np.int64) % SIZE
@@ -238,4 +249,4 @@ def shadow_outline(canvas: Canvas, footprint: Points, height: float) -> Points:
     moved = footprint + np.array([-sx, 0.0, -sz]) * reach
     both = np.concatenate((footprint, moved))
     hull = cv2.convexHull(np.ascontiguousarray(both[:, [0, 2]], np.float32))[:, 0]
-    return np.stack((hull[:, 0], np.zeros(len(hull)), hull[:, 1]), 1).astype(np.float64)
+    return np.stack((hull[:, 0], np.full(len(hull), footprint[0, 1]), hull[:, 1]), 1).astype(np.float64)

@@ -8,7 +8,9 @@ import numpy as np
 
 from vistalib.data.synthetic import light as lights
 from vistalib.data.synthetic.camera import Camera
-from vistalib.data.synthetic.scene import Planner, Scene, lay_street
+from vistalib.data.synthetic.layout import lay_street
+from vistalib.data.synthetic.planner import Planner
+from vistalib.data.synthetic.scene import Scene
 from vistalib.data.synthetic.sensor import Sensor
 
 KINDS = ("city", "boulevard", "residential", "industrial", "village")
@@ -25,7 +27,7 @@ def describe(layout: str, rng: np.random.Generator, size: tuple[int, int], must:
         light=_world_light(rng) if vistas else _german_light(rng),
         sensor=_phone_sensor(rng, size) if vistas else _calibrated_sensor(rng, size),
         street=street,
-        season=str(rng.choice(["summer", "spring", "autumn"], p=[0.64, 0.2, 0.16])) if vistas else str(rng.choice(["summer", "autumn"], p=[0.8, 0.2])),
+        season=str(rng.choice(["summer", "spring", "autumn"], p=[0.64, 0.2, 0.16] if vistas else [0.8, 0.0, 0.2])),
         hills=vistas and rng.random() < 0.35,
         hood=str(rng.choice(["", "dashboard"], p=[0.8, 0.2])) if vistas else "hood",
         mirrored=vistas and rng.random() < 0.3,
@@ -58,7 +60,9 @@ def _phone(rng: np.random.Generator, size: tuple[int, int]) -> Camera:
 
 def _calibrated(rng: np.random.Generator, size: tuple[int, int]) -> Camera:
     height, width = size
-    return Camera(width, height, focal=1.1 * width, horizon=height * (0.43 + rng.normal(0, 0.006)), mount=1.25, roll=rng.normal(0, 0.002))
+    return Camera(
+        width, height, focal=1.1 * width, horizon=height * (0.43 + rng.normal(0, 0.006)), mount=1.25, roll=rng.normal(0, 0.002)
+    )
 
 
 def _world_light(rng: np.random.Generator) -> lights.Light:

@@ -1,4 +1,4 @@
-"""Cars of several bodies, vans, trucks, buses and trams. Sizes in metres; a profile runs from the front bumper over the roof."""
+"""Cars of several bodies, vans, trucks, buses and trams. Metres; a profile runs from the front bumper over the roof."""
 
 from collections.abc import Callable
 from functools import partial
@@ -49,7 +49,13 @@ BODIES: dict[str, tuple[list[tuple[float, float, str]], list[tuple[float, float]
         [(0.34, 0.52), (0.21, 0.88), (0.08, 0.9), (0.06, 0.53)],
     ),
 }  # fmt: skip
-SIZES = {"hatch": (3.95, 1.75, 1.5), "sedan": (4.7, 1.84, 1.45), "wagon": (4.6, 1.82, 1.5), "suv": (4.55, 1.9, 1.7), "van": (5.2, 1.98, 2.25)}
+SIZES = {
+    "hatch": (3.95, 1.75, 1.5),
+    "sedan": (4.7, 1.84, 1.45),
+    "wagon": (4.6, 1.82, 1.5),
+    "suv": (4.55, 1.9, 1.7),
+    "van": (5.2, 1.98, 2.25),
+}
 
 
 def paint(rng: np.random.Generator) -> Rgb:
@@ -58,6 +64,7 @@ def paint(rng: np.random.Generator) -> Rgb:
 
 
 def darker(color: Rgb, factor: float) -> Rgb:
+    """A shade of a colour; a factor above 1 lightens."""
     return color[0] * factor, color[1] * factor, color[2] * factor
 
 
@@ -93,8 +100,15 @@ def car(canvas: Canvas, frame: Frame, rng: np.random.Generator, body: str) -> No
         view.polygon([(a * length, u * height) for a, u in windows], GLASS)
         if fine:
             top, low = windows[1], windows[0]
-            view.polygon([(low[0] * length * 0.9, low[1] * height), (top[0] * length, top[1] * height),
-                          (top[0] * length - 0.35, top[1] * height), (low[0] * length * 0.9 - 0.5, low[1] * height)], GLINT)  # fmt: skip
+            view.polygon(
+                [
+                    (low[0] * length * 0.9, low[1] * height),
+                    (top[0] * length, top[1] * height),
+                    (top[0] * length - 0.35, top[1] * height),
+                    (low[0] * length * 0.9 - 0.5, low[1] * height),
+                ],
+                GLINT,
+            )
             doors = (0.21, -0.03, -0.25) if body != "van" else (0.33, 0.06, -0.2)
             for door in doors:
                 view.band(door * length - 0.012, door * length + 0.012, 0.22 * height, belt, darker(color, 0.6))
@@ -138,7 +152,12 @@ def truck(canvas: Canvas, frame: Frame, rng: np.random.Generator) -> None:
             panel.patch(u, u + 0.12, 0.03, 0.1, (200, 34, 30), shines=lights)
         panel.patch(0.38, 0.62, 0.03, 0.1, PLATE)
 
-    load_edges = [Edge(body / 2, 0.95, load), Edge(body / 2, top, load), Edge(-body / 2, top, load, doors), Edge(-body / 2, 0.6, load)]
+    load_edges = [
+        Edge(body / 2, 0.95, load),
+        Edge(body / 2, top, load),
+        Edge(-body / 2, top, load, doors),
+        Edge(-body / 2, 0.6, load),
+    ]
 
     def load_side(view: Side) -> None:
         for rib in np.linspace(-body / 2, body / 2, ribs + 1):
@@ -167,7 +186,9 @@ def truck(canvas: Canvas, frame: Frame, rng: np.random.Generator) -> None:
 
 def bus(canvas: Canvas, frame: Frame, rng: np.random.Generator) -> None:
     """A city bus with doors on its right."""
-    color = ((206, 44, 40), (236, 200, 40), (240, 240, 238), (40, 96, 160), (60, 130, 70), (225, 225, 220))[int(rng.integers(6))]
+    color = ((206, 44, 40), (236, 200, 40), (240, 240, 238), (40, 96, 160), (60, 130, 70), (225, 225, 220))[
+        int(rng.integers(6))
+    ]
     _coach(canvas, frame, color, length=rng.uniform(9.5, 12.5), width=2.5, top=3.05, floor=0.32, band=(1.25, 2.55), wheels=True)
 
 
@@ -178,8 +199,17 @@ def tram(canvas: Canvas, frame: Frame, rng: np.random.Generator) -> None:
 
 
 def _coach(
-    canvas: Canvas, frame: Frame, color: Rgb, *, length: float, width: float, top: float, floor: float, band: tuple[float, float], wheels: bool
-) -> None:  # fmt: skip
+    canvas: Canvas,
+    frame: Frame,
+    color: Rgb,
+    *,
+    length: float,
+    width: float,
+    top: float,
+    floor: float,
+    band: tuple[float, float],
+    wheels: bool,
+) -> None:
     half, slant = length / 2, 0.12 if wheels else 0.55
     lights = canvas.light.dusk > 0 or canvas.light.rain > 0
     glass: Rgb = (196, 178, 124) if canvas.light.dusk > 0 else GLASS
@@ -196,9 +226,11 @@ def _coach(
 
     edges = [
         Edge(half, floor, darker(color, 0.7)), Edge(half, 0.6, color, partial(_front, lights=lights)),
-        Edge(half - slant * 0.2, band[0] - 0.1, GLASS, head), Edge(half - slant, band[1] + 0.1, color, board), Edge(half - slant - 0.1, top, darker(color, 0.9)),
+        Edge(half - slant * 0.2, band[0] - 0.1, GLASS, head), Edge(half - slant, band[1] + 0.1, color, board),
+        Edge(half - slant - 0.1, top, darker(color, 0.9)),
         Edge(-half + slant + 0.1, top, color), Edge(-half + slant, band[1] + 0.1, GLASS, head if not wheels else _windscreen),
-        Edge(-half + slant * 0.2, band[0] + 0.1, color, partial(_rear, lit=lights, tall=True)), Edge(-half, 0.6, darker(color, 0.7)), Edge(-half, floor, color),
+        Edge(-half + slant * 0.2, band[0] + 0.1, color, partial(_rear, lit=lights, tall=True)),
+        Edge(-half, 0.6, darker(color, 0.7)), Edge(-half, floor, color),
     ]  # fmt: skip
 
     def side(view: Side) -> None:
@@ -258,5 +290,5 @@ def _beneath(canvas: Canvas, frame: Frame, length: float, width: float) -> None:
         canvas.face(frame.world(points), (16, 16, 18))
 
 
-def _moved(frame: Frame, origin: np.ndarray) -> Frame:  # type: ignore[type-arg]  # float64 (3,)
+def _moved(frame: Frame, origin: np.ndarray) -> Frame:  # float64 (3,)
     return Frame(float(origin[0]), frame.y, float(origin[2]), frame.heading)

@@ -1,7 +1,8 @@
 """Writing renderings in the layout of Cityscapes.
 
-`leftImg8bit/SPLIT/CITY/CITY_SEQUENCE_FRAME_leftImg8bit.png` and `gtFine/SPLIT/CITY/..._gtFine_{labelIds,instanceIds,color}.png`:
-label ids 8-bit, instance ids 16-bit (id * 1000 + instance for classes with instances, the plain id elsewhere), colours RGBA.
+`leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png` and `gtFine/SPLIT/CITY/NAME_gtFine_{labelIds,instanceIds,color}.png`, NAME being
+CITY_SEQUENCE_FRAME. Label ids are 8-bit, instance ids 16-bit (id * 1000 + instance for classes with instances, the plain id
+elsewhere), colours RGBA.
 """
 
 from pathlib import Path
@@ -19,17 +20,22 @@ BORDER = 5 / 1024  # share of the width that the rectification leaves empty at t
 # What the 19 classes' map leaves out, and what Cityscapes calls it.
 OTHERS = {
     "animal--bird": "dynamic", "animal--ground-animal": "dynamic", "construction--barrier--guard-rail": "guard rail",
-    "construction--barrier--other-barrier": "wall", "construction--flat--bike-lane": "sidewalk", "construction--flat--crosswalk-plain": "road",
-    "construction--flat--curb-cut": "sidewalk", "construction--flat--parking": "parking", "construction--flat--pedestrian-area": "sidewalk",
-    "construction--flat--rail-track": "rail track", "construction--flat--service-lane": "road", "construction--structure--bridge": "bridge",
-    "construction--structure--tunnel": "tunnel", "marking--crosswalk-zebra": "road", "nature--mountain": "terrain", "nature--sand": "terrain",
-    "nature--snow": "ground", "nature--water": "ground", "object--catch-basin": "road", "object--pothole": "road", "object--street-light": "pole",
-    "object--support--traffic-sign-frame": "pole", "object--vehicle--caravan": "caravan", "object--vehicle--trailer": "trailer",
-    "object--vehicle--other-vehicle": "dynamic", "object--vehicle--wheeled-slow": "dynamic", "object--vehicle--boat": "dynamic",
-    "void--car-mount": "ego vehicle", "void--ego-vehicle": "ego vehicle", "void--unlabeled": "unlabeled",
+    "construction--barrier--other-barrier": "wall", "construction--flat--bike-lane": "sidewalk",
+    "construction--flat--crosswalk-plain": "road", "construction--flat--curb-cut": "sidewalk",
+    "construction--flat--parking": "parking", "construction--flat--pedestrian-area": "sidewalk",
+    "construction--flat--rail-track": "rail track", "construction--flat--service-lane": "road",
+    "construction--structure--bridge": "bridge", "construction--structure--tunnel": "tunnel",
+    "marking--crosswalk-zebra": "road", "nature--mountain": "terrain", "nature--sand": "terrain", "nature--snow": "ground",
+    "nature--water": "ground", "object--catch-basin": "road", "object--pothole": "road", "object--street-light": "pole",
+    "object--support--traffic-sign-frame": "pole", "object--vehicle--caravan": "caravan",
+    "object--vehicle--trailer": "trailer", "object--vehicle--other-vehicle": "dynamic",
+    "object--vehicle--wheeled-slow": "dynamic", "object--vehicle--boat": "dynamic", "void--car-mount": "ego vehicle",
+    "void--ego-vehicle": "ego vehicle", "void--unlabeled": "unlabeled",
 }  # fmt: skip
 IDS = np.array([CITYSCAPES[VISTAS_TO_CITYSCAPES.get(name) or OTHERS.get(name, "static")].id for name in VISTAS_NAMES], np.uint8)
-HAS_INSTANCES = np.array([any(label.id == value and label.has_instances for label in CITYSCAPES.labels) for value in range(256)])
+HAS_INSTANCES = np.array(
+    [any(label.id == value and label.has_instances for label in CITYSCAPES.labels) for value in range(256)]
+)
 
 
 def stem(split: int, number: int) -> tuple[str, str]:
@@ -56,7 +62,7 @@ def write_image(root: Path, rendering: Rendering, *, seed: int, split: int, numb
     save(truth / f"{name}_gtFine_color.png", np.dstack((color[..., ::-1], np.full(ids.shape, 255, np.uint8))))
 
 
-def numbered(rendering: Rendering) -> np.ndarray:  # type: ignore[type-arg]  # uint16 (H, W)
+def numbered(rendering: Rendering) -> np.ndarray:  # uint16 (H, W)
     """id * 1000 + instance where a class has instances, else the id."""
     ids = IDS[rendering.label]
     result = ids.astype(np.uint16)

@@ -25,15 +25,21 @@ LETTERS = string.ascii_letters + string.digits + "-_"
 def key(seed: int, split: int, number: int) -> str:
     """The 22 characters that name an image."""
     rng = np.random.default_rng([seed, 0, split, number, 1 << 20])
-    return "".join(LETTERS[i] for i in rng.integers(len(LETTERS) - 2, size=1)) + "".join(LETTERS[i] for i in rng.integers(len(LETTERS), size=21))
+    return "".join(LETTERS[i] for i in rng.integers(len(LETTERS) - 2, size=1)) + "".join(
+        LETTERS[i] for i in rng.integers(len(LETTERS), size=21)
+    )
 
 
 def write_config(root: Path) -> None:
     """The class list, as the dataset's own file gives it."""
     labels = [
-        {"name": e.name, "readable": e.readable, "color": list(e.color), "instances": e.instances, "evaluate": e.evaluate} for e in VISTAS_V1_2
+        {"name": e.name, "readable": e.readable, "color": list(e.color), "instances": e.instances, "evaluate": e.evaluate}
+        for e in VISTAS_V1_2
     ]  # fmt: skip
-    write_json(root / f"config_{VERSION}.json", {"labels": labels, "version": "1.2", "mapping": "public", "folder_structure": "{split}/{content}/{image_key}"})
+    write_json(
+        root / f"config_{VERSION}.json",
+        {"labels": labels, "version": "1.2", "mapping": "public", "folder_structure": "{split}/{content}/{image_key}"},
+    )
 
 
 def write_image(root: Path, rendering: Rendering, *, seed: int, split: int, number: int) -> None:
@@ -49,7 +55,7 @@ def write_image(root: Path, rendering: Rendering, *, seed: int, split: int, numb
     save(folder / VERSION / "instances" / f"{name}.png", numbered(rendering))
 
 
-def numbered(rendering: Rendering) -> np.ndarray:  # type: ignore[type-arg]  # uint16 (H, W)
+def numbered(rendering: Rendering) -> np.ndarray:  # uint16 (H, W)
     """label * 256 + instance, instances of a class counting from 0 in the order of their areas' first pixels."""
     result = rendering.label.astype(np.uint16) * 256
     for label in np.unique(rendering.label):
@@ -61,7 +67,7 @@ def numbered(rendering: Rendering) -> np.ndarray:  # type: ignore[type-arg]  # u
     return result
 
 
-def save(path: Path, array: np.ndarray, options: list[int] | None = None) -> None:  # type: ignore[type-arg]  # uint8 or uint16
+def save(path: Path, array: np.ndarray, options: list[int] | None = None) -> None:  # uint8 or uint16
     """Encode `array` (BGR order where it has colours) by the suffix of `path`, and write it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     done, data = cv2.imencode(path.suffix, np.ascontiguousarray(array), options or [])
