@@ -1,7 +1,9 @@
 """What happens to a tile of neighbouring output pixels before and after their channels are touched.
 
 Plain loops over contiguous scratch arrays that fit into the first-level cache, few arrays a loop and no branches, so that
-LLVM makes vectors of them by itself. All arrays are flat; pairs are (x, y). Letters: H x W input, P x Q output, G groups, K points.
+LLVM makes vectors of them by itself. All arrays are flat; pairs are (x, y).
+
+Letters: H x W input, P x Q output, G groups, K points.
 `sizes` is (H, W, P, Q, G, then height and width of kernel, stride, padding and dilation).
 """
 

@@ -1,0 +1,213 @@
+"""The Numba kernels against the definition: every shape, dtype and number of threads; beside forks and concurrent calls."""
+
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ops_helpers import RECORDED, Inputs, random_inputs, recorded, worst
+from torch import Tensor
+
+from vistalib.ops import dcnv3_definition
+from vistalib.ops.definition import dcnv3_gradients
+
+pytest.importorskip("numba")
+from vistalib_kernels import numba_cpu
+
+NAMES = ("output", "value", "offset", "mask")
+
+
+def kernels(inputs: Inputs, **more: bool) -> tuple[Tensor, ...]:
+    settings = {"mask_is_logits": False, **inputs.settings, **more}
+    gradients = numba_cpu.backward(inputs.grad_output, *inputs.tensors, **settings)
+    return (numba_cpu.forward(*inputs.tensors, **settings), *gradients)
+
+
+def definition(inputs: Inputs, **more: bool) -> tuple[Tensor, ...]:
+    gradients = dcnv3_gradients(inputs.grad_output, *inputs.tensors, **inputs.settings, **more)
+    return (dcnv3_definition(*inputs.tensors, **inputs.settings, **more), *gradients)
+
+
+@pytest.fixture
+def threads() -> Any:
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_output_and_gradients_are_the_recorded_ones(name: str) -> None:
+    inputs, truth = recorded(name)
+    for key, tensor in zip(NAMES, kernels(inputs)):
+        assert worst(tensor, truth[key]) < 1e-12, key  # measured 1.4e-14
+
+
+SHAPES = [
+    pytest.param({"group_channels": 1, "groups": 3}, id="D1"),
+    pytest.param({"group_channels": 3, "groups": 3}, id="D3"),
+    pytest.param({"group_channels": 30, "groups": 1}, id="D30"),
+    pytest.param({"height": 1, "width": 1}, id="one-pixel"),
+    pytest.param({"height": 1, "width": 600}, id="longer-than-a-tile"),
+    pytest.param({"height": 9, "width": 8, "stride": (2, 3)}, id="stride"),
+    pytest.param({"kernel_size": (4, 2), "padding": (3, 0), "dilation": (2, 1)}, id="even-kernel"),
+    pytest.param({"kernel_size": (7, 7), "padding": (3, 3), "groups": 30}, id="more-points-than-a-tile"),
+    pytest.param({"offset_scale": 0.7, "spread": 0.0}, id="whole-locations"),
+    pytest.param({"spread": 30.0}, id="mostly-outside"),
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("logits", [False, True], ids=["mask", "logits"])
+def test_float64_agrees_with_the_definition(shape: dict[str, Any], logits: bool) -> None:
+    inputs = random_inputs(**shape)
+    for key, ours, theirs in zip(NAMES, kernels(inputs, mask_is_logits=logits), definition(inputs, mask_is_logits=logits)):
+        assert worst(ours, theirs) < 1e-12, key  # measured 5e-14
+
+
+@pytest.mark.parametrize("logits", [False, True], ids=["mask", "logits"])
+def test_float32_agrees_with_the_float64_definition_at_the_same_locations(logits: bool) -> None:
+    inputs = random_inputs(2, 16, 32, groups=4, group_channels=16, dtype=torch.float32, spread=1.0)
+    exact_offset = (inputs.offset * 64).round() / 64  # few digits: locations are exact in float32 too
+    inputs = inputs._replace(offset=exact_offset)
+    expected = definition(inputs.to(torch.float64), mask_is_logits=logits)
+    for key, ours, theirs in zip(NAMES, kernels(inputs, mask_is_logits=logits), expected):
+        assert worst(ours, theirs.float()) < 2e-5, key  # measured 4e-6, at gradients of about 30
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_the_softmax_inside_is_the_softmax_outside(dtype: torch.dtype) -> None:
+    inputs = random_inputs(dtype=dtype)
+    inputs = inputs._replace(mask=inputs.mask * 20)
+    mask = inputs.mask.unflatten(-1, (2, 9)).softmax(-1).flatten(-2)
+    inside, outside = kernels(inputs, mask_is_logits=True)[0], kernels(inputs._replace(mask=mask))[0]
+    assert worst(inside, outside) < 8 * torch.finfo(dtype).eps  # measured 2
+
+
+def test_a_logit_of_minus_infinity_leaves_its_point_out() -> None:
+    inputs = random_inputs()
+    inputs.mask[..., ::9] = -torch.inf
+    for ours, theirs in zip(kernels(inputs, mask_is_logits=True), definition(inputs, mask_is_logits=True)):
+        assert worst(ours, theirs) < 1e-12  # measured 4e-15
+
+
+def test_nan_and_infinity_stay_where_the_definition_has_them() -> None:
+    inputs = random_inputs(1, 8, 8)
+    inputs.value[0, 3, 3, 1] = torch.nan
+    inputs.value[0, 6, 2, 5] = torch.inf
+    inputs.offset[0, 0, 0, :4] = torch.tensor([torch.nan, 0.0, torch.inf, -torch.inf])
+    inputs.mask[0, 7, 7, 0] = torch.nan
+    inputs.offset[0, 7, 7, :2] = 0.0
+    for logits in (False, True):
+        ours, theirs = kernels(inputs, mask_is_logits=logits)[0], definition(inputs, mask_is_logits=logits)[0]
+        assert torch.allclose(ours, theirs, rtol=0, atol=1e-12, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_sixteen_bit_gradients_are_rounded_once(dtype: torch.dtype) -> None:
+    inputs = random_inputs(dtype=dtype)
+    for ours, exact in zip(kernels(inputs), kernels(inputs.to(torch.float32))):
+        assert torch.equal(ours, exact.to(dtype))
+
+
+def test_any_number_of_threads_gives_the_same_bits(threads: Any) -> None:
+    inputs = random_inputs(2, 40, 50, groups=3, group_channels=16, dtype=torch.float32, seed=3)
+    assert inputs.grad_output.numel() * 9 >= numba_cpu.ALONE, "too small to be shared"
+    results = []
+    for count in (1, 2, 5):
+        threads(count)
+        results.append(kernels(inputs, mask_is_logits=True))
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other))
+
+
+def test_concurrent_calls_do_not_disturb_each_other(threads: Any) -> None:
+    threads(2)
+    cases = [random_inputs(2, 40, 50, groups=3, group_channels=16, dtype=torch.float32, seed=seed) for seed in range(4)]
+    expected = [kernels(inputs) for inputs in cases]
+    with ThreadPoolExecutor(4) as pool:
+        for one, other in zip(expected * 3, pool.map(kernels, cases * 3)):
+            assert all(torch.equal(a, b) for a, b in zip(one, other))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
+def test_a_forked_child_works_with_threads_of_its_own() -> None:
+    code = f"""
+import os, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import torch
+from ops_helpers import random_inputs
+from vistalib_kernels import numba_cpu
+inputs = random_inputs(2, 40, 50, groups=3, group_channels=16, dtype=torch.float32)
+torch.set_num_threads(2)
+call = lambda: numba_cpu.forward(*inputs.tensors, **inputs.settings, mask_is_logits=True)
+before = call()
+child = os.fork()
+if child == 0:
+    os._exit(0 if torch.equal(call(), before) else 1)
+print(os.waitpid(child, 0)[1])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "0\n", done.stderr
+
+
+@pytest.mark.slow
+def test_compiled_code_is_kept_on_disk(tmp_path: Path) -> None:
+    code = """
+import time, torch
+from vistalib_kernels import numba_cpu
+began = time.perf_counter()
+numba_cpu._compile("forward", 5, torch.float32)
+print(time.perf_counter() - began)
+"""
+    seconds = []
+    for _ in range(2):
+        environment = {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": ":".join(sys.path)}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=environment)
+        seconds.append(float(done.stdout))
+    assert seconds[1] < seconds[0] / 4  # measured 0.1 and 2
+
+
+def by_grid_sample(value: Tensor, offset: Tensor, mask: Tensor, *, groups: int) -> Tensor:
+    """3x3, stride 1, padding 1, by the library's own sampler: what one writes in PyTorch without this package."""
+    images, height, width, channels = value.shape
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    point = torch.stack((torch.arange(9) // 3 - 1, torch.arange(9) % 3 - 1), -1)
+    location = torch.stack((x, y), -1)[:, :, None, None] + point + offset.view(images, height, width, groups, 9, 2)
+    grid = (location * 2 + 1) / torch.tensor([width, height]) - 1
+    grid = grid.permute(0, 3, 1, 2, 4, 5).reshape(images * groups, height * width, 9, 2)
+    planes = value.view(images, height, width, groups, -1).permute(0, 3, 4, 1, 2).flatten(0, 1)
+    found = torch.nn.functional.grid_sample(planes, grid, align_corners=False)  # (N*G, D, H*W, 9)
+    weights = mask.view(images, height * width, groups, 9).transpose(1, 2).flatten(0, 1)[:, None]
+    return (found * weights).sum(-1).view(images, channels, height, width).permute(0, 2, 3, 1).contiguous()
+
+
+@pytest.mark.slow
+def test_two_threads_are_ten_times_faster_than_grid_sample(threads: Any) -> None:
+    threads(2)
+    inputs = random_inputs(1, 128, 256, groups=4, group_channels=16, dtype=torch.float32, spread=1.0)
+    tensors = [tensor.requires_grad_() for tensor in inputs.tensors]
+    settings = {**inputs.settings, "mask_is_logits": False}
+    output = by_grid_sample(*tensors, groups=4)
+    assert worst(output.detach(), numba_cpu.forward(*inputs.tensors, **settings)) < 1e-3  # another rounding of locations
+
+    def best(call: Any) -> float:
+        times = []
+        for _ in range(7):
+            began = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - began)
+        return min(times)
+
+    with torch.no_grad():
+        forward = best(lambda: by_grid_sample(*tensors, groups=4)), best(lambda: numba_cpu.forward(*tensors, **settings))
+    backward = (
+        best(lambda: torch.autograd.grad(output, tensors, inputs.grad_output, retain_graph=True)),
+        best(lambda: numba_cpu.backward(inputs.grad_output, *tensors, **settings)),
+    )
+    print("seconds, grid_sample and Numba:", "forward", forward, "backward", backward)
+    assert forward[0] > 10 * forward[1]
+    assert backward[0] > 8 * backward[1]
