@@ -28,7 +28,7 @@ from torch import Tensor
 
 from vistalib_kernels.simd import weigh_and_add, weigh_and_add_backward
 from vistalib_kernels.threads import share
-from vistalib_kernels.tile import locate, scratch, softmax, softmax_backward
+from vistalib_kernels.tile import copy, locate, scratch, softmax, softmax_backward
 
 ALONE = 1 << 19  # channel samples, below which a second thread costs more than it saves
 PATIENCE = 1.0  # seconds of compiling before saying so
@@ -175,7 +175,7 @@ def _make_backward(D: int, edition: str) -> Callable[..., None]:
         H, W, P, Q, G, KH, KW, _, _, _, _, _, _ = sizes
         K, C = KH * KW, G * D
         assert edition
-        stretch = value.dtype.type(scale)
+        one, stretch = value.dtype.type(1), value.dtype.type(scale)
         for n in range(first_unit // G, (last_unit + G - 1) // G):  # units are the groups of all images, N * G of them
             first_group = max(first_unit - n * G, 0)
             groups = min(last_unit - n * G, G) - first_group
@@ -191,8 +191,8 @@ def _make_backward(D: int, edition: str) -> Callable[..., None]:
                     points = pixels * a_pixel
                     for t in range(pixels):
                         here, there = t * a_pixel, ((row * Q + first + t) * G + first_group) * K
-                        weight[here : here + a_pixel] = mask[there : there + a_pixel]
-                        offsets[2 * here : 2 * (here + a_pixel)] = offset[2 * there : 2 * (there + a_pixel)]
+                        copy(mask, there, weight, here, a_pixel, one)
+                        copy(offset, 2 * there, offsets, 2 * here, 2 * a_pixel, one)
                     locate(offsets[: 2 * points], arrays, sizes, scale, row - n * P, first, pixels)
                     if logits:
                         softmax(weight[:points], K)
@@ -207,8 +207,7 @@ def _make_backward(D: int, edition: str) -> Callable[..., None]:
                         softmax_backward(weight[:points], grad_weight[:points], K)
                     for t in range(pixels):
                         here, there = t * a_pixel, ((row * Q + first + t) * G + first_group) * K
-                        grad_mask[there : there + a_pixel] = grad_weight[here : here + a_pixel]
-                        for e in range(2 * a_pixel):
-                            grad_offset[2 * there + e] = grad_fraction[2 * here + e] * stretch
+                        copy(grad_weight, here, grad_mask, there, a_pixel, one)
+                        copy(grad_fraction, 2 * here, grad_offset, 2 * there, 2 * a_pixel, stretch)
 
     return dcnv3_backward

@@ -83,6 +83,14 @@ def locate(offset: Any, arrays: Any, sizes: Any, scale: float, row: int, first: 
         inside[e] = columns * (np.int32(y >= 0) | np.int32((y >= -1) & (y < H - 1)) << 2)
 
 
+@njit(nogil=True)
+def copy(source: Any, start: int, target: Any, to: int, count: int, factor: Any) -> None:
+    """target[to : to + count] = factor * source[start : start + count]."""
+    read, write = source[start : start + count], target[to : to + count]
+    for e in range(count):
+        write[e] = read[e] * factor
+
+
 @njit(nogil=True, fastmath={"contract"})
 def softmax(weight: Any, points: int) -> None:
     """Turn logits into weights that sum to one over every `points` neighbours, in place."""
