@@ -34,12 +34,12 @@ def main() -> int:
     """Build the book; the exit status is that of jupyter-book, or 1 where a page loads something from elsewhere."""
     began = time.monotonic()
     local = vendor()
-    command = [
+    builder = [
         sys.executable,
         "-c",
         "from jupyter_book.cli.main import main; main()",
     ]  # of this Python, wherever its scripts lie
-    status = subprocess.run([*command, "build", str(ROOT), "-W", "-n", "--keep-going"], cwd=ROOT).returncode
+    status = subprocess.run([*builder, "build", str(ROOT), "-W", "-n", "--keep-going"], cwd=ROOT).returncode
     if status != 0:
         print("book: not built; the warnings and errors above say why", file=sys.stderr)
         return status
@@ -121,9 +121,9 @@ class Loads(html.parser.HTMLParser):
         values = {name: value or "" for name, value in attrs}
         if tag == "link" and values.get("rel", "") in LINKS:
             return
-        if address := values.get(LOADING.get(tag, ""), ""):
-            if not address.startswith("data:"):
-                self.addresses.append(address)
+        address = values.get(LOADING.get(tag, ""), "")
+        if address and not address.startswith("data:"):
+            self.addresses.append(address)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Each is a fact of the machine that builds, so it is found when the build begins 
 """
 
 import hashlib
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,7 @@ from vistalib.provenance import commit
 
 ROOT = Path(__file__).resolve().parents[2]
 VENDOR = ROOT / "book" / "vendor"
-EXECUTED = (
-    "vistalib/**/*.py",
-    "kernels/vistalib_kernels/**/*.py",
-    "book/results/**/*.*",
-)  # what a notebook's output depends on
+OUTPUTS_DEPEND_ON = ("vistalib/**/*.py", "kernels/vistalib_kernels/**/*.py", "book/results/**/*.*", "book/_ext/pictures.py")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -30,20 +27,25 @@ def setup(app: Sphinx) -> dict[str, Any]:
 
 
 def _prepare(app: Sphinx, config: Config) -> None:
-    config["nb_execution_cache_path"] = str(Path(app.outdir).parent / f".jupyter_cache-{source_key()}")
+    cache = Path(app.outdir).parent / f".jupyter_cache-{source_key()}"
+    for old in set(cache.parent.glob(".jupyter_cache-*")) - {cache}:
+        shutil.rmtree(old)
+    config["nb_execution_cache_path"] = str(cache)
     if (VENDOR / "vendor.json").exists():
         _use_local_scripts(config)
     options = config["html_theme_options"]
     options["extra_footer"] = f"Built from {_built_from()}."
-    if repository := github_repository():
-        options["repository_url"] = repository
+    repository = github_repository()
+    options["repository_url"] = repository or ""  # the builder's default is its own
+    if repository:
         options["repository_branch"] = (commit() or "main").removesuffix("+changes")
+        options["launch_buttons"] = {"notebook_interface": "classic", "colab_url": "https://colab.research.google.com"}
 
 
 def source_key() -> str:
     """A hash of all that a notebook's outputs depend on beside the notebook itself, which jupyter-cache hashes."""
     digest = hashlib.sha256()
-    for pattern in EXECUTED:
+    for pattern in OUTPUTS_DEPEND_ON:
         for path in sorted(ROOT.glob(pattern)):
             digest.update(path.relative_to(ROOT).as_posix().encode())
             digest.update(path.read_bytes())

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 IGNORED = 255
+NOTHING = "the function returned nothing; end it with a return statement."
 Labels = NDArray[np.integer[Any]]
 
 
@@ -31,12 +32,12 @@ class Verdict:
         return f"{'Solved' if self.solved else 'Not yet'}: {self.message}"
 
     def _repr_html_(self) -> str:
-        mark, kind = ("&#10003; Solved.", "solved") if self.solved else ("Not yet.", "unsolved")
+        mark, kind = ("&#10003; Solved:", "solved") if self.solved else ("Not yet:", "unsolved")
         return f'<p class="verdict {kind}" role="status"><strong>{mark}</strong> {escape(self.message)}</p>'
 
 
 def check_iou(function: Callable[[Labels, Labels, int], float]) -> Verdict:
-    """`function(target, prediction, class_id)`: IoU of one class from two maps (H, W); 255 in the target is ignored, 0/0 is NaN."""
+    """`function(target, prediction, class_id)`: IoU of a class from two maps (H, W); 255 in the target is ignored, 0/0 NaN."""
     target = np.array([[0, 0, 1, 1], [0, 2, 2, 1], [255, 2, 2, 1]])
     prediction = np.array([[0, 1, 1, 1], [0, 2, 1, 1], [2, 2, 2, 0]])
     cases = (
@@ -77,18 +78,20 @@ def check_mean_iou(function: Callable[[NDArray[np.int64]], float]) -> Verdict:
 def check_flattering(
     function: Callable[[Labels], Labels], target: Labels, *, num_classes: int = 19, accuracy: float = 0.9, mean_iou: float = 0.5
 ) -> Verdict:
-    """`function(target)`: a prediction (H, W) for the truth `target` with at least `accuracy` of the pixels right and a mean IoU
-    below `mean_iou`.
-    """  # fmt: skip
+    """`function(target)`: a prediction (H, W) for the truth `target` that is flattered by pixel accuracy.
+
+    At least `accuracy` of its pixels must be right, and its mean IoU below `mean_iou`.
+    """
     try:
-        prediction = np.asarray(function(target.copy()))
+        returned = function(target.copy())
     except Exception as error:
         return Verdict(False, _raised(error))
+    if returned is None:
+        return Verdict(False, NOTHING)
+    prediction = np.asarray(returned)
     if prediction.shape != target.shape or not np.issubdtype(prediction.dtype, np.integer):
-        return Verdict(
-            False,
-            f"the function must return integers of the target's shape {target.shape}, got {prediction.dtype} {prediction.shape}.",
-        )
+        got = f"{prediction.dtype} of shape {prediction.shape}"
+        return Verdict(False, f"the function must return integers of the target's shape {target.shape}, got {got}.")
     counted = target != IGNORED
     if not ((prediction[counted] >= 0) & (prediction[counted] < num_classes)).all():
         return Verdict(False, f"every prediction must be a class, 0 to {num_classes - 1}.")
@@ -106,7 +109,8 @@ def check_flattering(
 def _iou(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
     hits = matrix.diagonal()
     with np.errstate(invalid="ignore"):
-        return np.true_divide(hits, matrix.sum(0) + matrix.sum(1) - hits)
+        ratio: NDArray[np.float64] = np.true_divide(hits, matrix.sum(0) + matrix.sum(1) - hits)
+    return ratio
 
 
 def _number(call: Callable[[], float]) -> tuple[float, str]:
@@ -116,7 +120,7 @@ def _number(call: Callable[[], float]) -> tuple[float, str]:
     except Exception as error:
         return math.nan, _raised(error)
     if got is None:
-        return math.nan, "the function returned nothing; end it with `return`."
+        return math.nan, NOTHING
     try:
         return float(got), ""
     except (TypeError, ValueError):
@@ -124,6 +128,8 @@ def _number(call: Callable[[], float]) -> tuple[float, str]:
 
 
 def _raised(error: Exception) -> str:
+    if isinstance(error, NotImplementedError):
+        return "the function is still empty; write it and run the cell again."
     return f"your function raised {type(error).__name__}: {error}"
 
 

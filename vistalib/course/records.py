@@ -56,9 +56,9 @@ def quote(record: Any, path: str, form: str = "") -> str:
 def recorded_on(record: Mapping[str, Any]) -> str:
     """One sentence on where a record comes from: date, machine, versions and commit, from its `facts`."""
     facts = record["facts"]
-    commit = f", commit {facts['commit']}" if facts["commit"] else ""
     machine = facts["gpu"] or f"{facts['cpu']}, {facts['threads']} threads"
-    return f"Recorded on {facts['when'][:10]} ({machine}; torch {facts['versions']['torch']}, vistalib {facts['vistalib']}{commit})."
+    code = f"vistalib {facts['vistalib']}" + (f", commit {facts['commit']}" if facts["commit"] else "")
+    return f"Recorded on {facts['when'][:10]} ({machine}; torch {facts['versions']['torch']}, {code})."
 
 
 def _choices(value: Any) -> dict[str, Any]:
