@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
-from typing import TypeVar
+from typing import Any, TypeVar
 
 EVERY = 10.0  # seconds between plain lines
 T = TypeVar("T")
@@ -33,7 +33,7 @@ def progress(items: Iterable[T], description: str, *, total: int | None = None, 
     _say(description, done, total, time.monotonic() - began)
 
 
-def _bar():  # type: ignore[no-untyped-def]  # tqdm has no stubs
+def _bar() -> Any:
     """tqdm's class for this terminal or notebook, or None where plain lines read better."""
     in_notebook = "ipykernel" in sys.modules
     if not (in_notebook or sys.stderr.isatty()):

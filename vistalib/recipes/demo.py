@@ -194,7 +194,7 @@ def _run_record(stage: _Stage, result: RunResult, seconds: dict[str, float], mul
     return {
         "name": stage.name,
         "title": stage.title,
-        "dataset": stage.recipe.train.kind,
+        "dataset": stage.recipe.validation.kind,
         "seed": stage.recipe.settings.seed,
         "iterations": stage.recipe.settings.iterations,
         "folder": f"runs/{stage.name}",
