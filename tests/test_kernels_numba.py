@@ -147,7 +147,7 @@ call = lambda: numba_cpu.forward(*inputs.tensors, **inputs.settings, mask_is_log
 before = call()
 child = os.fork()
 if child == 0:
-    os._exit(0 if torch.equal(call(), before) else 1)
+    os._exit(0 if call().numpy().tobytes() == before.numpy().tobytes() else 1)
 print(os.waitpid(child, 0)[1])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
@@ -189,25 +189,23 @@ def by_grid_sample(value: Tensor, offset: Tensor, mask: Tensor, *, groups: int) 
 def test_two_threads_are_ten_times_faster_than_grid_sample(threads: Any) -> None:
     threads(2)
     inputs = random_inputs(1, 128, 256, groups=4, group_channels=16, dtype=torch.float32, spread=1.0)
-    tensors = [tensor.requires_grad_() for tensor in inputs.tensors]
+    tensors = [tensor.clone().requires_grad_() for tensor in inputs.tensors]
     settings = {**inputs.settings, "mask_is_logits": False}
     output = by_grid_sample(*tensors, groups=4)
     assert worst(output.detach(), numba_cpu.forward(*inputs.tensors, **settings)) < 1e-3  # another rounding of locations
 
-    def best(call: Any) -> float:
-        times = []
-        for _ in range(7):
+    calls = (
+        lambda: by_grid_sample(*inputs.tensors, groups=4),
+        lambda: numba_cpu.forward(*inputs.tensors, **settings),
+        lambda: torch.autograd.grad(output, tensors, inputs.grad_output, retain_graph=True),
+        lambda: numba_cpu.backward(inputs.grad_output, *inputs.tensors, **settings),
+    )
+    seconds = [float("inf")] * 4
+    for _ in range(10):  # in turns, the best of each: others may use the machine, too
+        for i, call in enumerate(calls):
             began = time.perf_counter()
             call()
-            times.append(time.perf_counter() - began)
-        return min(times)
-
-    with torch.no_grad():
-        forward = best(lambda: by_grid_sample(*tensors, groups=4)), best(lambda: numba_cpu.forward(*tensors, **settings))
-    backward = (
-        best(lambda: torch.autograd.grad(output, tensors, inputs.grad_output, retain_graph=True)),
-        best(lambda: numba_cpu.backward(inputs.grad_output, *tensors, **settings)),
-    )
-    print("seconds, grid_sample and Numba:", "forward", forward, "backward", backward)
-    assert forward[0] > 10 * forward[1]
-    assert backward[0] > 8 * backward[1]
+            seconds[i] = min(seconds[i], time.perf_counter() - began)
+    print("ms forward, grid_sample and Numba, then backward:", *(f"{1e3 * second:.1f}" for second in seconds))
+    assert seconds[0] > 10 * seconds[1]
+    assert seconds[2] > 8 * seconds[3]
