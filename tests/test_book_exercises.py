@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from helpers import ROOT
 
-from vistalib.course import Verdict, check_flattering, check_iou, check_mean_iou
+from vistalib import course
+from vistalib.course import Verdict, check_believable, check_flattering, check_gain, check_iou, check_losers, check_mean_iou
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-CHECKERS = {"check_iou": check_iou, "check_mean_iou": check_mean_iou, "check_flattering": check_flattering}
+CHECKERS = {name: getattr(course, name) for name in course.__all__ if name.startswith("check_")}
 
 
 def _street() -> np.ndarray[Any, Any]:
@@ -117,6 +118,45 @@ def test_mean_iou_checker_catches(function: Any) -> None:
 )
 def test_flattering_checker_catches(function: Any) -> None:
     assert not check_flattering(function, _street())
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        pytest.param(lambda s: 100 * (s["finetune"] - s["scratch_total"]), id="always the longer control"),
+        pytest.param(lambda s: 100 * (s["finetune"] - min(s["scratch"], s["scratch_total"])), id="the weaker control"),
+        pytest.param(lambda s: s["finetune"] - max(s["scratch"], s["scratch_total"]), id="a fraction"),
+        pytest.param(lambda s: max(0, 100 * (s["finetune"] - max(s["scratch"], s["scratch_total"]))), id="hides a loss"),
+    ],
+)
+def test_gain_checker_catches(function: Any) -> None:
+    assert not check_gain(function)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        pytest.param(lambda a, b: np.mean(a) > np.mean(b), id="no spread"),
+        pytest.param(lambda a, b: abs(np.mean(a) - np.mean(b)) > max(np.ptp(a), np.ptp(b)), id="either way round"),
+        pytest.param(lambda a, b: np.mean(a) - np.mean(b) > np.ptp(a), id="own spread only"),
+        pytest.param(lambda a, b: np.mean(a) - np.mean(b) > np.ptp(b), id="the control's spread only"),
+        pytest.param(lambda a, b: False, id="never"),
+    ],
+)
+def test_believable_checker_catches(function: Any) -> None:
+    assert not check_believable(function)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        pytest.param(lambda a, b: [c for c in a if a[c] and b[c] and a[c] < b[c]], id="not sorted"),
+        pytest.param(lambda a, b: sorted(a, key=lambda c: (a[c] or 0) - (b[c] or 0)), id="all classes"),
+        pytest.param(lambda a, b: [c for c in a if a[c] < b[c]], id="trips over None"),
+    ],
+)
+def test_losers_checker_catches(function: Any) -> None:
+    assert not check_losers(function)
 
 
 def test_verdict_is_escaped_in_a_page() -> None:

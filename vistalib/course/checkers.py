@@ -1,39 +1,20 @@
-"""Checkers of the exercises: each tries a reader's function on cases with known answers and says what is right or wrong.
+"""Checkers of the chapter on streets, pixels and mIoU: each tries a reader's function on cases with known answers.
 
-A checker never raises for what the reader wrote: a notebook with unsolved exercises runs from top to bottom.
 Letters: C = classes, H, W = the size of a label map. 255 is the ignored label.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from html import escape
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vistalib.course.verdict import Unsolved, Verdict, attempt, expect_number
+
 IGNORED = 255
-NOTHING = "the function returned nothing; end it with a return statement."
 Labels = NDArray[np.integer[Any]]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Whether an exercise is solved, and what to say about it; true where it is solved."""
-
-    solved: bool
-    message: str
-
-    def __bool__(self) -> bool:
-        return self.solved
-
-    def __repr__(self) -> str:
-        return f"{'Solved' if self.solved else 'Not yet'}: {self.message}"
-
-    def _repr_html_(self) -> str:
-        mark, kind = ("&#10003; Solved:", "solved") if self.solved else ("Not yet:", "unsolved")
-        return f'<p class="verdict {kind}" role="status"><strong>{mark}</strong> {escape(self.message)}</p>'
 
 
 def check_iou(function: Callable[[Labels, Labels, int], float]) -> Verdict:
@@ -46,12 +27,11 @@ def check_iou(function: Callable[[Labels, Labels, int], float]) -> Verdict:
         (2, 3 / 4, "class 2: the ignored pixel in the corner, predicted as 2, must count nowhere"),
         (3, math.nan, "class 3 is in neither map: its IoU is 0/0, which is NaN, neither 0 nor 1"),
     )
-    for class_id, expected, reason in cases:
-        got, fault = _number(lambda c=class_id: function(target.copy(), prediction.copy(), c))  # type: ignore[misc]  # mypy and defaults
-        if fault:
-            return Verdict(False, fault)
-        if not _equal(got, expected):
-            return Verdict(False, f"expected {expected:.3f}, got {got:.3f} ({reason}).")
+    try:
+        for class_id, expected, reason in cases:
+            expect_number(partial(function, target.copy(), prediction.copy(), class_id), expected, reason)
+    except Unsolved as fault:
+        return Verdict(False, str(fault))
     return Verdict(True, "your IoU agrees on all four classes, the ignored pixel and the absent class among them.")
 
 
@@ -65,13 +45,11 @@ def check_mean_iou(function: Callable[[NDArray[np.int64]], float]) -> Verdict:
         (absent, "two classes occur in neither map: leave them out of the mean, do not count them as 0 or 1"),
         (invented, "class 2 is in no truth but was predicted: its IoU is 0 and it counts"),
     )
-    for matrix, reason in cases:
-        got, fault = _number(lambda m=matrix: function(m.copy()))  # type: ignore[misc]  # mypy and defaults
-        if fault:
-            return Verdict(False, fault)
-        expected = float(np.nanmean(_iou(matrix)))
-        if not _equal(got, expected):
-            return Verdict(False, f"expected {expected:.3f}, got {got:.3f} ({reason}).")
+    try:
+        for matrix, reason in cases:
+            expect_number(partial(function, matrix.copy()), float(np.nanmean(_iou(matrix))), reason)
+    except Unsolved as fault:
+        return Verdict(False, str(fault))
     return Verdict(True, "your mean IoU agrees, with absent and invented classes too.")
 
 
@@ -83,12 +61,9 @@ def check_flattering(
     At least `accuracy` of its pixels must be right, and its mean IoU below `mean_iou`.
     """
     try:
-        returned = function(target.copy())
-    except Exception as error:
-        return Verdict(False, _raised(error))
-    if returned is None:
-        return Verdict(False, NOTHING)
-    prediction = np.asarray(returned)
+        prediction = np.asarray(attempt(partial(function, target.copy())))
+    except Unsolved as fault:
+        return Verdict(False, str(fault))
     if prediction.shape != target.shape or not np.issubdtype(prediction.dtype, np.integer):
         got = f"{prediction.dtype} of shape {prediction.shape}"
         return Verdict(False, f"the function must return integers of the target's shape {target.shape}, got {got}.")
@@ -111,27 +86,3 @@ def _iou(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
     with np.errstate(invalid="ignore"):
         ratio: NDArray[np.float64] = np.true_divide(hits, matrix.sum(0) + matrix.sum(1) - hits)
     return ratio
-
-
-def _number(call: Callable[[], float]) -> tuple[float, str]:
-    """What the reader's function returned, and what was wrong with that."""
-    try:
-        got = call()
-    except Exception as error:
-        return math.nan, _raised(error)
-    if got is None:
-        return math.nan, NOTHING
-    try:
-        return float(got), ""
-    except (TypeError, ValueError):
-        return math.nan, f"the function must return one number, got {type(got).__name__}."
-
-
-def _raised(error: Exception) -> str:
-    if isinstance(error, NotImplementedError):
-        return "the function is still empty; write it and run the cell again."
-    return f"your function raised {type(error).__name__}: {error}"
-
-
-def _equal(got: float, expected: float) -> bool:
-    return math.isnan(got) == math.isnan(expected) and (math.isnan(got) or math.isclose(got, expected, abs_tol=1e-9))

@@ -1,0 +1,71 @@
+"""Keep a demo for the book: its record, its curves and a few small pictures go to `book/results`.
+
+    python book/keep.py demo
+
+Writes `demo.json` and, in `demo_parts`: `curves.json` (the log of every run), `example_<n>.jpg`, `example_<n>_<map>.png`
+(truth and predictions as palette PNGs of training ids) and `sampling.npz`. Chapters and pages read them from there.
+"""
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vistalib.files import replacing, write_json
+from vistalib.viz.record import Demo, read_demo
+
+RESULTS = Path(__file__).resolve().parent / "results"
+LOGGED = ("kind", "iteration", "loss", "lr", "mean_iou")  # of a log's line
+
+
+def main() -> int:
+    """Read the demo's folder and write what the book needs."""
+    parser = argparse.ArgumentParser(description="Keep a demo for the book.")
+    parser.add_argument("folder", type=Path, help="the folder that `vistalib demo` wrote")
+    try:
+        keep(read_demo(parser.parse_args().folder))
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def keep(demo: Demo) -> None:
+    """Write the record, the curves and the pictures."""
+    parts = RESULTS / "demo_parts"
+    shutil.rmtree(parts, ignore_errors=True)
+    write_json(RESULTS / "demo.json", demo.record)
+    curves = {name: [{key: line[key] for key in LOGGED if key in line} for line in log] for name, log in demo.logs.items()}
+    write_json(parts / "curves.json", curves)
+    for number, image in enumerate(demo.examples["image"]):
+        with replacing(parts / f"example_{number}.jpg") as path:
+            Image.fromarray(image).save(path, quality=88, optimize=True)
+        for name in demo.examples.keys() - {"image"}:
+            save_labels(demo.examples[name][number], demo.colors, parts / f"example_{number}_{name}.png")
+    if demo.sampling is not None:
+        with replacing(parts / "sampling.npz") as path:
+            np.savez_compressed(path, **{name: smaller(array) for name, array in demo.sampling.items()})
+
+
+def save_labels(label: NDArray[np.uint8], colors: NDArray[np.uint8], path: Path) -> None:
+    """Write a label map (H, W) as a palette PNG; the ignored 255 is black."""
+    palette = np.zeros((256, 3), np.uint8)
+    palette[: len(colors)] = colors
+    picture = Image.fromarray(label.astype(np.uint8), "P")
+    picture.putpalette(palette.tobytes())
+    with replacing(path) as beside:
+        picture.save(beside, optimize=True)
+
+
+def smaller(array: NDArray[Any]) -> NDArray[Any]:
+    """Half the bytes for positions and weights, which are drawn and nothing else."""
+    return array.astype(np.float16) if array.dtype == np.float32 and array.max() < 2048 else array
+
+
+if __name__ == "__main__":
+    sys.exit(main())
