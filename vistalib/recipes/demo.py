@@ -26,6 +26,7 @@ from vistalib.recipes.recipe import Recipe, Roots
 from vistalib.recipes.run import RunResult, run
 from vistalib.recipes.sampling import sampling_pattern
 
+RECORD = "demo.json"
 EXAMPLES = 3  # validation images kept with their predictions
 COMMANDS = (
     "vistalib train upernet_internimage_l_512x1024_80k_mapillary --vistas VISTAS --cityscapes CITYSCAPES --out runs/pretrain",
@@ -61,12 +62,16 @@ def run_demo(folder: str | Path, settings: DemoSettings, *, data: str | Path | N
     """Run the demo into `folder` and return its record, which also lies there as `demo.json`.
 
     `data` is where the streets are drawn (default: `folder`/streets); streets drawn before with the same numbers are used
-    again, and runs that were interrupted go on. Beside the record lie `examples.npz` (images, truth, predictions),
-    `sampling.npz` (where the network looked) and `runs/`. Raises `ValueError` when `folder` holds a demo of other settings.
+    again. An interrupted demo goes on (`resumed` in the record then says that its times are too short), a finished one is
+    only read. Beside the record lie `examples.npz` (images, truth, predictions), `sampling.npz` (where the network looked)
+    and `runs/`. Raises `ValueError` when `folder` holds something else.
     """
     folder, began = Path(folder), time.monotonic()
     streets = Path(data) if data is not None else folder / "streets"
-    _claim(folder, settings)
+    resumed = _claim(folder, settings)
+    if (folder / RECORD).exists():
+        print(f"{folder} holds this demo already, finished; delete it to run it again", flush=True)
+        return dict(read_json(folder / RECORD))
     seconds: dict[str, float] = {}
     with _timed(seconds, "draw the streets"):
         roots = draw_streets(streets, settings)
@@ -102,11 +107,12 @@ def run_demo(folder: str | Path, settings: DemoSettings, *, data: str | Path | N
         "runs": [_run_record(stage, results[stage.name], seconds, multi) for stage in _stages(settings)],
         "stages": [{"name": name, "seconds": round(value, 1)} for name, value in seconds.items()],
         "seconds": round(time.monotonic() - began, 1),
+        "resumed": resumed,
         "peak_memory_mb": round(peak_memory_mb()),
         "scripts_check": check,
         "commands": list(COMMANDS),
     }
-    write_json(folder / "demo.json", record)
+    write_json(folder / RECORD, record)
     return record
 
 
@@ -121,36 +127,39 @@ def draw_streets(root: Path, settings: DemoSettings) -> Roots:
 
 
 def _stages(settings: DemoSettings) -> list[_Stage]:
-    def prepared(recipe: Recipe) -> Recipe:
-        iterations = max(2, recipe.settings.iterations // settings.shrink)
+    first, second = (max(2, iterations // settings.shrink) for iterations in (small.PRETRAIN, small.FINETUNE))
+
+    def lasting(iterations: int, recipe: Recipe) -> Recipe:
         schedule = dataclasses.replace(
             recipe.settings,
             iterations=iterations,
-            warmup_iters=iterations // 10,
+            warmup_iters=min(recipe.settings.warmup_iters, iterations // 10),
             evaluate_every=iterations,
             seed=settings.seed,
         )
         return dataclasses.replace(recipe, settings=schedule)
 
     return [
-        _Stage("pretrain", "Pretrained on Vistas streets", prepared(small.pretrain())),
-        _Stage("finetune", "Pretrained, then finetuned", prepared(small.finetune()), starts_from="pretrain"),
-        _Stage("scratch", "From scratch, finetuning budget", prepared(small.scratch())),
-        _Stage("scratch_total", "From scratch, total budget", prepared(small.scratch_total())),
+        _Stage("pretrain", "Pretrained on Vistas streets", lasting(first, small.pretrain())),
+        _Stage("finetune", "Pretrained, then finetuned", lasting(second, small.finetune()), starts_from="pretrain"),
+        _Stage("scratch", "From scratch, finetuning budget", lasting(second, small.scratch())),
+        _Stage("scratch_total", "From scratch, total budget", lasting(first + second, small.scratch_total())),
     ]
 
 
-def _claim(folder: Path, settings: DemoSettings) -> None:
-    """Refuse a folder that holds a demo of other settings; mark a new one."""
+def _claim(folder: Path, settings: DemoSettings) -> bool:
+    """Whether `folder` holds this demo already, begun; refuse another one's, mark a new one."""
     mark, wanted = folder / "settings.json", dataclasses.asdict(settings)
     wanted = {name: list(value) if isinstance(value, tuple) else value for name, value in wanted.items()}
     if mark.exists():
         found = read_json(mark)
         if found != wanted:
             raise ValueError(f"{folder} holds a demo of other settings ({found}); give another folder, or delete it")
-    elif folder.exists() and any(folder.iterdir()):
+        return True
+    if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"the demo needs a new or empty folder, got {folder} with other files in it; give another folder")
     write_json(mark, wanted)
+    return False
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from vistalib.data import AugmentationSettings
 from vistalib.recipes.recipe import Recipe, Source
 from vistalib.train import TrainSettings
 
-PRETRAIN, FINETUNE = 360, 160  # iterations of the demo's two stages
+PRETRAIN, FINETUNE = 900, 300  # iterations of the demo's two stages
 TINY_SCALE, TINY_CROP = (512, 256), (128, 256)  # (width, height), (height, width)
 
 
@@ -24,7 +24,7 @@ def _tiny(
         augmentation=AugmentationSettings(scale=TINY_SCALE, ratio_range=ratio_range, crop=TINY_CROP),
         settings=TrainSettings(
             iterations=iterations,
-            learning_rate=1e-3,
+            learning_rate=1e-2,
             layer_decay=0.94,
             clip_norm=1.0,
             warmup_iters=iterations // 10,
@@ -32,7 +32,7 @@ def _tiny(
             checkpoint_every=100,
             evaluate_every=iterations,
         ),
-        batch_size=8,
+        batch_size=4,
         evaluation_scale=TINY_SCALE,
         starts_from=starts_from,
     )
