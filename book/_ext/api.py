@@ -1,9 +1,10 @@
-"""References to a name where it is defined lead to the room that exports it, under which the API pages describe it.
+"""The API pages: signatures as one would write them, and references that lead to where a name is described.
 
-Signatures name `vistalib.models.segmentor.Segmentor`; the page describes `vistalib.models.Segmentor`. A name that its room
-keeps to itself (a protocol, a type variable) is on no page and stays plain text.
+Signatures name `vistalib.models.segmentor.Segmentor`; the page describes `vistalib.models.Segmentor`, under the room that
+exports it. A name that its room keeps to itself (a protocol, a type variable) is on no page and stays plain text.
 """
 
+import re
 from importlib import import_module
 from typing import Any
 
@@ -12,11 +13,21 @@ from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 
+ARRAY = re.compile(
+    r"~?numpy\.ndarray\[tuple\[~?typing\.Any, \.\.\.\], ~?numpy\.dtype\[~?numpy\.(\w+)(?:\[~?typing\.Any\])?\]\]"
+)
+
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register with Sphinx."""
+    app.connect("autodoc-process-signature", _shorten)
     app.connect("missing-reference", _resolve)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _shorten(_app: Sphinx, _what: str, _name: str, _obj: Any, _options: Any, signature: str, returned: str) -> tuple[str, str]:
+    """`NDArray[uint8]` as the source has it, for what it stands for."""
+    return ARRAY.sub(r"NDArray[\1]", signature or ""), ARRAY.sub(r"NDArray[\1]", returned or "")
 
 
 def _resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, shown: nodes.Element) -> nodes.Element | None:

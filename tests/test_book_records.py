@@ -1,0 +1,96 @@
+"""Numbers in the prose: looked up in records, formatted, and an error where they are not there."""
+
+import json
+from pathlib import Path
+
+import pytest
+from helpers import ROOT
+
+from vistalib.course import look_up, quote, read_record, recorded_on, results_folder
+
+RECORD = {
+    "seconds": 12.34,
+    "runs": [
+        {"name": "finetune", "evaluations": [{"mode": "single scale", "mean_iou": 0.4567}, {"mode": "multi-scale + flip"}]},
+        {"name": "scratch", "evaluations": []},
+    ],
+    "seeds": [{"seed": 0, "score": 1}, {"seed": 7, "score": 2}],
+    "sizes": [512, 256],
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "form", "text"),
+    [
+        ("seconds", "", "12.34"),
+        ("seconds", ".0f", "12"),
+        ("runs.finetune.evaluations.single scale.mean_iou", ".1%", "45.7%"),
+        ("seeds.7.score", "", "2"),
+        ("sizes.1", "", "256"),
+        ("runs.scratch.name", "", "scratch"),
+    ],
+)
+def test_quote(path: str, form: str, text: str) -> None:
+    assert quote(RECORD, path, form) == text
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("minutes", "no 'minutes' on the way to 'minutes'; there is seconds, runs, seeds, sizes"),
+        ("runs.finetuned.name", "there is finetune, scratch"),
+        ("runs.scratch.evaluations.0", "there is nothing below"),
+        ("seconds.0", "there is nothing below"),
+    ],
+)
+def test_a_path_that_is_not_there_names_what_is(path: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        look_up(RECORD, path)
+
+
+@pytest.mark.parametrize(("path", "form"), [("runs", ""), ("seconds", ".1q"), ("runs.scratch.name", ".1%")])
+def test_a_value_or_format_that_does_not_fit_is_refused(path: str, form: str) -> None:
+    with pytest.raises(ValueError, match=r"must be a number or a text|ormat"):
+        quote(RECORD, path, form)
+
+
+def test_records_are_found_from_below_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT / "notebooks")
+    assert results_folder() == ROOT / "book" / "results"
+
+
+def test_a_missing_record_names_its_file() -> None:
+    with pytest.raises(ValueError, match=r"nothing\.json does not exist"):
+        read_record("nothing")
+
+
+@pytest.mark.parametrize("gpu", [None, "NVIDIA H100"])
+def test_recorded_on_names_the_machine(gpu: str | None) -> None:
+    versions = {"torch": "2.13.0"}
+    facts = {"when": "2026-01-02T03:04:05+00:00", "gpu": gpu, "cpu": "a processor", "threads": 2, "versions": versions}
+    said = recorded_on({"facts": facts | {"vistalib": "0.1.0", "commit": "abc"}})
+    assert "2026-01-02" in said
+    assert (gpu or "a processor, 2 threads") in said
+    assert "commit abc" in said
+
+
+def test_role_quotes_a_number_and_warns_of_a_missing_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sphinx")
+    from sphinx.application import Sphinx
+    from sphinx.util.docutils import docutils_namespace
+
+    (tmp_path / "book" / "results").mkdir(parents=True)
+    (tmp_path / "book" / "results" / "kept.json").write_text(json.dumps(RECORD))
+    (tmp_path / "index.rst").write_text("Book\n====\n\nIt took :record:`kept:seconds|.0f` s, or :record:`kept:hours` h.\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(ROOT / "book" / "_ext"))
+    warnings = (tmp_path / "warnings.txt").open("w+")
+    with docutils_namespace(), warnings:
+        out = str(tmp_path / "out")
+        app = Sphinx(
+            str(tmp_path), None, out, out, "text", confoverrides={"extensions": ["records"]}, status=None, warning=warnings
+        )
+        app.build()
+        warnings.seek(0)
+        assert "no 'hours' on the way" in warnings.read()
+    assert "It took 12 s" in (tmp_path / "out" / "index.txt").read_text()
