@@ -13,7 +13,7 @@ from helpers import ROOT, run_python
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 KERNELS = tomllib.loads((ROOT / "kernels/pyproject.toml").read_text(encoding="utf-8"))
-ROOMS = ("ops", "models", "data", "train", "evaluate", "recipes", "viz", "course", "bench")
+ROOMS = ("ops", "models", "data", "train", "evaluate", "recipes", "viz", "course")
 NAMES = {
     "ops": "dcnv3 DCNv3 backend_status sampling_locations",
     "models": "InternImage UPerHead SegFormerHead FCNHead Segmentor create_model list_models from_released to_released",

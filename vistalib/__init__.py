@@ -1,6 +1,6 @@
 """Deformable-convolution street-scene segmentation: DCNv3, InternImage, UperNet and SegFormer, from data to score.
 
-The rooms: `ops`, `models`, `data`, `train`, `evaluate`, `recipes`, `viz`, `course`, `bench`; the command is `vistalib`.
+The rooms: `ops`, `models`, `data`, `train`, `evaluate`, `recipes`, `viz`, `course`; the command is `vistalib`.
 Importing this package needs torch and numpy only.
 """
 
