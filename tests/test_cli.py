@@ -14,9 +14,9 @@ from tests.helpers import ROOT, run_python
 from vistalib.cli import main
 from vistalib.files import read_json
 
-OWN = "upernet_internimage_micro_256x352_folder"
+OWN = "upernet_internimage_nano_256x320_4k_folder"
 TINY = [
-    *("--model", "upernet_internimage_nano", "--batch-size", "2", "--evaluation-scale", "64", "64", "--workers", "0"),
+    *("--batch-size", "2", "--evaluation-scale", "64", "64", "--workers", "0"),
     *("--settings.iterations", "2", "--settings.warmup-iters", "0"),
     *("--augmentation.scale", "64", "64", "--augmentation.crop", "64", "64"),
 ]

@@ -72,7 +72,7 @@ def run_demo(folder: str | Path, settings: DemoSettings, *, data: str | Path | N
     if (folder / RECORD).exists():
         print(f"{folder} holds this demo already, finished; delete it to run it again", flush=True)
         return dict(read_json(folder / RECORD))
-    seconds: dict[str, float] = {}
+    facts, seconds = provenance(), dict[str, float]()
     with _timed(seconds, "draw the streets"):
         roots = draw_streets(streets, settings)
     results: dict[str, RunResult] = {}
@@ -100,7 +100,7 @@ def run_demo(folder: str | Path, settings: DemoSettings, *, data: str | Path | N
         pattern = sampling_pattern(results["finetune"].model, validation, scale=small.TINY_SCALE)
         _save_arrays(folder / "sampling.npz", pattern)
     record = {
-        "facts": provenance(),
+        "facts": facts,
         "settings": dataclasses.asdict(settings),
         "classes": list(validation.classes),
         "colors": validation.colors.tolist(),

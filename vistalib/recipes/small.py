@@ -63,23 +63,23 @@ def scratch_total() -> Recipe:
 def own_streets() -> Recipe:
     """A dataset of one's own in the folder layout, from random weights, on two CPU cores in about twenty minutes."""
     return Recipe(
-        name="upernet_internimage_micro_256x352_folder",
-        model="upernet_internimage_micro",
+        name="upernet_internimage_nano_256x320_4k_folder",
+        model="upernet_internimage_nano",
         num_classes=None,
         train=Source("folder", "train"),
         validation=Source("folder", "val"),
-        augmentation=AugmentationSettings(scale=(480, 360), ratio_range=(0.5, 2.0), crop=(256, 352)),
+        augmentation=AugmentationSettings(scale=(480, 360), ratio_range=(0.5, 2.0), crop=(256, 320)),
         settings=TrainSettings(
-            iterations=1500,
-            learning_rate=1e-3,
+            iterations=4000,
+            learning_rate=1e-2,
             layer_decay=0.94,
             clip_norm=1.0,
-            warmup_iters=100,
+            warmup_iters=200,
             log_every=20,
-            checkpoint_every=250,
-            evaluate_every=500,
+            checkpoint_every=500,
+            evaluate_every=1000,
         ),
-        batch_size=8,
+        batch_size=4,
         evaluation_scale=(480, 360),
     )
 
