@@ -91,8 +91,8 @@ def test_map_by_map_equals_all_maps_at_once():
 def test_scores_are_the_released_ones(score):
     matrix = counted(RELEASED["iou_prediction"], RELEASED["iou_target"], 19)
     released = RELEASED[{"iou": "iou_iou", "accuracy": "iou_acc", "pixel_accuracy": "iou_aacc"}[score]]
-    # worst error measured: 3e-8, the pixel accuracy that the released code keeps in float32; the others 0
-    np.testing.assert_allclose(np.atleast_1d(getattr(matrix, score)()), np.atleast_1d(released), rtol=0, atol=1e-7)
+    # worst error measured: 0 for all three
+    np.testing.assert_allclose(np.atleast_1d(getattr(matrix, score)()), np.atleast_1d(released), rtol=0, atol=1e-12)
 
 
 def test_counts_stay_exact_where_float32_does_not():
