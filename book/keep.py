@@ -1,12 +1,15 @@
 """Keep a demo for the book: its record, its curves and a few small pictures go to `book/results`.
 
-    python book/keep.py demo
+    python book/keep.py demo [demo_of_another_seed ...]
 
 Writes `demo.json` and, in `demo_parts`: `curves.json` (the log of every run), `example_<n>.jpg`, `example_<n>_<map>.png`
 (truth and predictions as palette PNGs of training ids) and `sampling.npz`. Chapters and pages read them from there.
+With demos of other seeds, `demo_seeds.json` says how far their scores lie apart, beside what pretraining gains over the better
+of the two controls; all must be demos of one commit with equal settings.
 """
 
 import argparse
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -27,8 +30,14 @@ def main() -> int:
     """Read the demo's folder and write what the book needs."""
     parser = argparse.ArgumentParser(description="Keep a demo for the book.")
     parser.add_argument("folder", type=Path, help="the folder that `vistalib demo` wrote")
+    parser.add_argument("seeds", type=Path, nargs="*", help="folders of the same demo with other seeds")
+    arguments = parser.parse_args()
     try:
-        keep(read_demo(parser.parse_args().folder))
+        demos = [read_demo(folder) for folder in (arguments.folder, *arguments.seeds)]
+        seeds = compare_seeds([demo.record for demo in demos])
+        keep(demos[0])
+        if len(demos) > 1:
+            write_json(RESULTS / "demo_seeds.json", seeds)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1
@@ -50,6 +59,33 @@ def keep(demo: Demo) -> None:
     if demo.sampling is not None:
         with replacing(parts / "sampling.npz") as path:
             np.savez_compressed(path, **{name: smaller(array) for name, array in demo.sampling.items()})
+
+
+def compare_seeds(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Scores of every seed, single scale; the gain of pretraining in each, and the spread (largest minus smallest) over seeds."""
+    kinds = {json.dumps([record["facts"]["commit"], record["settings"] | {"seed": None}]) for record in records}
+    if len(kinds) > 1:
+        raise ValueError(f"the demos must be of one commit with equal settings but for the seed, got {' and '.join(kinds)}")
+    seeds = [
+        {"seed": record["settings"]["seed"]}
+        | {run["name"]: run["evaluations"][0]["mean_iou"] for run in record["runs"]}
+        | {
+            "multi_scale": {
+                run["name"]: run["evaluations"][1]["mean_iou"] for run in record["runs"] if len(run["evaluations"]) > 1
+            }
+        }
+        for record in records
+    ]
+    gains = [seed["finetune"] - max(seed["scratch"], seed["scratch_total"]) for seed in seeds]
+    names = ("pretrain", "finetune", "scratch", "scratch_total")
+    return {
+        "facts": records[0]["facts"],
+        "seeds": seeds,
+        "mean": {name: sum(seed[name] for seed in seeds) / len(seeds) for name in names},
+        "spread": {name: max(seed[name] for seed in seeds) - min(seed[name] for seed in seeds) for name in names},
+        "gains": gains,
+        "mean_gain": sum(gains) / len(gains),
+    }
 
 
 def save_labels(label: NDArray[np.uint8], colors: NDArray[np.uint8], path: Path) -> None:
