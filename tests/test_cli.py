@@ -1,5 +1,6 @@
 """The command: exit status 0, 1 and 2, one message with the repair, and no traceback for a user's mistake."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -43,6 +44,17 @@ def trained(own: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "own"
     assert status("train", OWN, "--folder", own, "--out", out, *TINY) == 0
     return out
+
+
+@pytest.fixture(scope="module")
+def wrong(own: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders that went wrong: one whose training images are `cut`, one of `other` classes."""
+    root = tmp_path_factory.mktemp("wrong")
+    for image in (shutil.copytree(own, root / "cut") / "images" / "train").iterdir():
+        image.write_bytes(image.read_bytes()[:200])
+    classes = shutil.copytree(own, root / "other") / "classes.json"
+    classes.write_text(classes.read_text().replace("car", "bus"))
+    return root
 
 
 def test_help_comes_without_torch() -> None:
@@ -102,8 +114,9 @@ def test_index_counts_every_labelled_pixel(own: Path, tmp_path: Path) -> None:
         (["evaluate", "somewhere", "--vistas", "a", "--folder", "b"], "got 2"),
         (["data", "make", "somewhere", "--layout", "kitti"], "kitti"),
         (["predict", "somewhere"], "at least one image"),
+        (["predict", "somewhere", "a/0.png", "b/0.jpg"], "'0' twice"),
     ],
-    ids=["command", "recipe", "option", "value", "no dataset", "two datasets", "layout", "no image"],
+    ids=["command", "recipe", "option", "value", "no dataset", "two datasets", "layout", "no image", "one name twice"],
 )
 def test_wrong_usage_ends_with_2_and_says_what(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert status(*arguments) == 2
@@ -119,14 +132,36 @@ def test_wrong_usage_ends_with_2_and_says_what(arguments: list[str], said: str, 
         (["train", OWN, "--folder", "{own}", "--model", "upernet_internimage_q"], "upernet_internimage_"),
         (["evaluate", "{tmp}/nowhere", "--folder", "{own}"], "nowhere"),
         (["predict", "{trained}", "{tmp}/nowhere.jpg"], "nowhere.jpg"),
+        (
+            ["predict", "{trained}", "{own}/images/val/0.png", "--out", "{own}/classes.json/out"],
+            "could not be written",
+        ),
+        (["train", OWN, "--folder", "{own}", "--device", "gpu"], "cpu, cuda"),
+        (["train", OWN, "--folder", "{own}", "--workers", "-1"], "num_workers must be at least 0"),
+        (["train", OWN, "--folder", "{own}", "--num-classes", "2"], "at least the 3 classes"),
+        (["train", OWN, "--folder", "{own}", "--evaluation-scale", "0", "0"], "evaluation_scale must be at least 1"),
+        (["train", OWN, "--folder", "{cut}", *TINY], "must be a whole JPEG or PNG"),
+        (["evaluate", "{trained}", "--folder", "{cut}", "--device", "gpu"], "cpu, cuda"),
+        (["evaluate", "{trained}", "--folder", "{other}"], "classes it was trained on"),
+        (["evaluate", "{trained}", "--folder", "{own}", "--json", "{own}/classes.json/x"], "or choose another place"),
+        (["data", "make", "{tmp}/out", "--seed", "-1"], "seed must be"),
+        (["demo", "--shrink", "0"], "shrink must be at least 1"),
+        (["demo", "--cityscapes", "3", "0"], "cityscapes=(3, 0)"),
+        (["demo", "--out", "{own}/classes.json"], "a file; give another folder"),
     ],
-    ids=["data not given", "no such data", "no such checkpoint", "no such model", "no such run", "no such image"],
+    ids=[
+        *("data not given", "no such data", "no such checkpoint", "no such model", "no such run", "no such image"),
+        *("predict below a file", "no such device", "workers below 0", "too few classes", "scale of 0", "cut image"),
+        *("evaluate: no such device", "model of other classes", "json below a file", "seed below 0", "shrink by 0"),
+        *("no image to score on", "demo onto a file"),
+    ],
 )
 def test_a_failure_ends_with_1_one_message_and_nothing_written(
-    arguments: list[str], said: str, own: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], said: str, own: Path, wrong: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    filled = [argument.format(tmp=tmp_path, own=own, trained=trained) for argument in arguments]
-    out = ["--out", str(tmp_path / "out")] if filled[0] in ("train", "predict") else []
+    places = {"tmp": tmp_path, "own": own, "cut": wrong / "cut", "other": wrong / "other", "trained": trained}
+    filled = [argument.format(**places) for argument in arguments]
+    out = ["--out", str(tmp_path / "out")] if filled[0] in ("train", "predict", "demo") and "--out" not in filled else []
     assert status(*filled, *out) == 1
     error = capsys.readouterr().err
     assert said in error

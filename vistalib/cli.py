@@ -7,6 +7,7 @@ has written a checkpoint, 130 anything else was interrupted. VISTALIB_TRACEBACK=
 import dataclasses
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,10 +181,11 @@ def evaluate(
         json: File for the figures.
     """
     from vistalib.evaluate import MULTI_SCALES, evaluate_dataset
-    from vistalib.recipes import open_run
+    from vistalib.recipes import open_run, same_classes
 
     dataset = datasets.only(split, training=False)
     trained = open_run(run, device=device)
+    same_classes(trained.classes, dataset.classes)
     scales = MULTI_SCALES if multi_scale else (1.0,)
     scored = evaluate_dataset(
         trained.model, dataset, scale=trained.scale, scales=scales, flip=multi_scale, device=device, export=out
@@ -222,6 +224,11 @@ def predict(
 
     if not images:
         raise UsageError("predict needs at least one image; give the photographs after the run's folder")
+    stems = [path.stem for path in images]
+    if twice := next((stem for stem in stems if stems.count(stem) > 1), None):
+        raise UsageError(
+            f"every photograph must have a name of its own, got {twice!r} twice; label them in two calls, into two --out"
+        )
     trained = open_run(run, device=device)
     for path in progress(images, "predict"):
         image = read_image(path)
@@ -341,6 +348,7 @@ def data(command: Annotated[DataCommand, tyro.conf.arg(name="")]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    warnings.formatwarning = lambda message, *_, **__: f"vistalib: {message}\n"  # a sentence for users, without a line of code
     try:
         if arguments[:1] == ["train"] and len(arguments) > 2:
             _train_command(arguments[1:])

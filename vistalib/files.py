@@ -9,28 +9,45 @@ from pathlib import Path
 from typing import Any
 
 
+class NotWritten(OSError):
+    """The disk or its rights did not allow to write `filename`; `strerror` says why."""
+
+    def __str__(self) -> str:
+        return f"{self.filename} could not be written: {self.strerror}; make room or mend the folder, or choose another place"
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Any `OSError` inside becomes a `NotWritten` that names `path`; the outermost of several has the last word."""
+    try:
+        yield
+    except OSError as error:
+        raise NotWritten(error.errno, error.strerror or str(error), str(path)) from error
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success rename it over `path`, on any error remove it.
 
     The temporary name keeps the suffix of `path`, since image writers choose the format by it.
-    Parents are created. Raises `OSError` when the folder cannot be written or the disk is full.
+    Parents are created. Raises `NotWritten` when the folder cannot be written or the disk is full.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    beside = Path(name)
-    try:
-        yield beside
-        with beside.open("rb") as file:
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        beside.chmod(0o666 & ~mask)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        beside = Path(name)
+        try:
+            yield beside
+            with beside.open("rb") as file:
+                os.fsync(file.fileno())
+            mask = os.umask(0)
+            os.umask(mask)
+            beside.chmod(0o666 & ~mask)
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

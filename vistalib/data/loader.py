@@ -22,7 +22,8 @@ class TrainLoader:
     """Endless batches of augmented samples; sample n is the same for any number of workers and ranks, and after any resume.
 
     `batch_size` is that of all ranks together; each of the `world_size` ranks yields its equal share of every batch.
-    `num_workers=0` decodes in this process. Raises `ValueError` when the ranks cannot share a batch equally.
+    `num_workers=0` decodes in this process.
+    Raises `ValueError` when the ranks cannot share a batch equally, and for less than no workers.
     """
 
     def __init__(
@@ -44,6 +45,8 @@ class TrainLoader:
             )
         if not 0 <= rank < world_size:
             raise ValueError(f"rank must lie in 0..{world_size - 1}, got {rank}; ranks count from 0")
+        if num_workers < 0:
+            raise ValueError(f"num_workers must be at least 0, got {num_workers}; 0 decodes in this process")
         self.sampler = Sampler(len(dataset), seed)
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
         self.num_workers = num_workers

@@ -4,7 +4,7 @@ import difflib
 
 from vistalib.recipes.recipe import DEFAULT_SPLITS, Dataset, Recipe, Roots, Source
 from vistalib.recipes.released import released_recipes
-from vistalib.recipes.run import RunResult, TrainedModel, open_run, run
+from vistalib.recipes.run import RunResult, TrainedModel, open_run, run, same_classes
 from vistalib.recipes.small import small_recipes
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "list_recipes",
     "open_run",
     "run",
+    "same_classes",
 ]
 
 
@@ -33,7 +34,8 @@ def get_recipe(name: str) -> Recipe:
         if recipe.name == name:
             return recipe
     near = difflib.get_close_matches(name, list_recipes(), n=3, cutoff=0.3)
-    raise ValueError(f"a recipe must be one of list_recipes(), got {name!r}; did you mean {' or '.join(near) or 'another'}?")
+    meant = f"did you mean {' or '.join(near)}? " if near else ""
+    raise ValueError(f"a recipe must be one of list_recipes(), got {name!r}; {meant}`vistalib zoo` lists them all")
 
 
 def _all() -> list[Recipe]:

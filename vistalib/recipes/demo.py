@@ -49,6 +49,13 @@ class DemoSettings:
     shrink: int = 1
     """Divide every number of iterations by this, to try the machinery."""
 
+    def __post_init__(self) -> None:
+        if self.seed < 0 or min(*self.vistas, *self.cityscapes, self.shrink) < 1:
+            raise ValueError(
+                f"vistas, cityscapes and shrink must be at least 1 and seed at least 0, got vistas={self.vistas}, "
+                f"cityscapes={self.cityscapes}, shrink={self.shrink}, seed={self.seed}; the defaults are {DemoSettings()}"
+            )
+
 
 @dataclass(frozen=True)
 class _Stage:
@@ -156,8 +163,9 @@ def _claim(folder: Path, settings: DemoSettings) -> bool:
         if found != wanted:
             raise ValueError(f"{folder} holds a demo of other settings ({found}); give another folder, or delete it")
         return True
-    if folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"the demo needs a new or empty folder, got {folder} with other files in it; give another folder")
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        what = "a file" if folder.is_file() else "a folder with other files in it"
+        raise ValueError(f"the demo needs a new or empty folder, got {folder}, {what}; give another folder")
     write_json(mark, wanted)
     return False
 

@@ -81,6 +81,15 @@ class Recipe:
     starts_from: str | None = None
     """Name of the recipe or backbone whose weights this one was published with; give yours with --start-from."""
 
+    def __post_init__(self) -> None:
+        if self.num_classes is not None and self.num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, or None for those of the data; got {self.num_classes}")
+        if self.batch_size < 1 or min(self.evaluation_scale) < 1:
+            raise ValueError(
+                "batch_size and both sides of evaluation_scale must be at least 1, "
+                f"got batch_size={self.batch_size} and evaluation_scale={self.evaluation_scale}"
+            )
+
     def to_json(self) -> dict[str, Any]:
         """The recipe as plain JSON values."""
         return dataclasses.asdict(self)

@@ -50,10 +50,17 @@ def run(
     Raises `ValueError` for anything the user can repair: a dataset folder, an unknown model, a checkpoint of another model.
     """
     folder = Path(folder)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     train_data, validation_data = roots.open(recipe.train), roots.open(recipe.validation)
+    same_classes(train_data.classes, validation_data.classes)
+    num_classes = recipe.num_classes or len(train_data.classes)
+    if num_classes < len(train_data.classes):
+        raise ValueError(
+            f"num_classes must be at least the {len(train_data.classes)} classes of the data, got {num_classes}; "
+            "None takes those of the data"
+        )
     torch.manual_seed(recipe.settings.seed)
-    model = create_model(recipe.model, num_classes=recipe.num_classes or len(train_data.classes))
+    model = create_model(recipe.model, num_classes=num_classes)
     report = None
     if start_from is not None:
         report = load_weights(model, load_checkpoint(start_from).model)
@@ -91,6 +98,27 @@ def _about(recipe: Recipe, data: Dataset, model: Segmentor, start_from: str | Pa
     }
 
 
+def usable_device(name: str) -> str:
+    """`name`, if torch can run there; a `ValueError` says what it must be."""
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # no such name; torch without CUDA
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"the device must be cpu, cuda, cuda:1, ... that torch can use, got {name!r} ({reason})") from None
+    return name
+
+
+def same_classes(trained: tuple[str, ...], scored: tuple[str, ...]) -> None:
+    """Refuse to score a model on a dataset whose classes are not the ones it was trained on."""
+    if trained != scored:
+        first = next((pair for pair in zip(trained, scored, strict=False) if pair[0] != pair[1]), None)
+        raise ValueError(
+            f"a model must be scored on the classes it was trained on, got {len(scored)} in the dataset for {len(trained)}"
+            + (f", first {first[0]!r} against {first[1]!r}" if first else "")
+            + "; choose a dataset of the same classes"
+        )
+
+
 @dataclass(frozen=True)
 class TrainedModel:
     """A model with what is needed to use it: its classes, their colours, and the size it was evaluated at."""
@@ -104,8 +132,9 @@ class TrainedModel:
 def open_run(path: str | Path, *, device: str = "cpu") -> TrainedModel:
     """Open the model of a run's folder, or of one checkpoint in it, ready to predict.
 
-    Raises `ValueError` when there is no checkpoint that `run` wrote.
+    Raises `ValueError` when there is no checkpoint that `run` wrote, and for a device that torch cannot use.
     """
+    device = usable_device(device)
     checkpoint = load_checkpoint(path)
     about = checkpoint.state.get("about")
     if not about:

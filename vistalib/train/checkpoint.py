@@ -87,7 +87,9 @@ def save_checkpoint(
         beside.rename(target)
         _sync_folder(parent)
     except OSError as error:
-        raise OSError(f"{target} could not be written: {error}; make room or mend the folder, then resume the run") from error
+        raise OSError(
+            f"{target} could not be written: {error.strerror or error}; make room or mend the folder, then resume the run"
+        ) from error
     finally:
         if beside is not None:
             shutil.rmtree(beside, ignore_errors=True)

@@ -6,7 +6,7 @@ import socket
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType, TracebackType
 
@@ -115,13 +115,15 @@ def run_lock(folder: Path) -> Iterator[None]:
 
     Raises `ValueError` while another process holds it, `OSError` where the folder cannot be written; warns and goes on where
     the file system knows no locks. A record lock (not `flock`), since those are not inherited by a loader's forked workers.
+    A folder in which the run wrote nothing else is removed again.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK).open("a+", encoding="utf-8")
     except OSError as error:
         raise OSError(
-            f"the run's folder {folder} cannot be written: {error}; choose another folder or mend its permissions"
+            f"the run's folder {folder} cannot be written: {error.strerror or error}; "
+            "choose another folder or mend its permissions"
         ) from error
     with file:
         try:
@@ -139,7 +141,13 @@ def run_lock(folder: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
-        yield
+        try:
+            yield
+        finally:
+            if [path.name for path in folder.iterdir()] == [LOCK]:
+                with suppress(OSError):  # Windows removes no open file: there the lock stays
+                    (folder / LOCK).unlink()
+                    folder.rmdir()
 
 
 def _lock(handle: int) -> None:

@@ -23,6 +23,8 @@ Line = dict[str, Any]
 class JsonLog:
     """Appends lines to `folder/log.jsonl`; lines past iteration `until`, and a half-written last one, are cut first.
 
+    A log that ends without a single line is not left behind.
+
     Raises `OSError` with what to do when the file cannot be written.
     """
 
@@ -37,6 +39,8 @@ class JsonLog:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._file.close()
+        if not self.lines:
+            self.path.unlink(missing_ok=True)
 
     def write(self, line: Line) -> None:
         """Append one line and hand it to the operating system."""
@@ -44,7 +48,9 @@ class JsonLog:
             self._file.write(_text(line))
             self._file.flush()
         except OSError as error:
-            raise OSError(f"{self.path} could not be written: {error}; make room or mend the folder, then resume") from error
+            raise OSError(
+                f"{self.path} could not be written: {error.strerror or error}; make room or mend the folder, then resume"
+            ) from error
         self.lines.append(line)
 
     def evaluations(self) -> list[Line]:

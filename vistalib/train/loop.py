@@ -224,8 +224,11 @@ class _Run:
 
 
 def _refuse_second_run(folder: Path, resume: bool) -> None:
-    if not resume and ((folder / LOG).exists() or store.checkpoints(folder / store.CHECKPOINTS)):
-        raise ValueError(f"{folder} already holds a run; go on with resume=True, or choose a new folder")
+    log = folder / LOG
+    if not resume and ((log.exists() and log.stat().st_size) or store.checkpoints(folder / store.CHECKPOINTS)):
+        raise ValueError(
+            f"{folder} already holds a run; go on with resume=True (--resume on the command line), or choose a new folder"
+        )
 
 
 def _restore(parent: Path, model: nn.Module, optimizer: torch.optim.Optimizer, settings: TrainSettings) -> tuple[int, Window]:
@@ -245,10 +248,12 @@ def _restore(parent: Path, model: nn.Module, optimizer: torch.optim.Optimizer, s
         raise ValueError(
             f"{newest} must be resumed with its own settings: {'; '.join(changed)}; set them back, or choose a new folder"
         )
-    try:
-        model.load_state_dict(found.model)
-        store.restore_optimizer(optimizer, found.optimizer)
-    except (RuntimeError, KeyError) as error:
-        first = " ".join(line.strip() for line in str(error).splitlines()[:2])
-        raise ValueError(f"{newest} is of another model: {first}; build the model that the run began with") from error
+    ours, theirs = ({name: tensor.shape for name, tensor in state.items()} for state in (model.state_dict(), found.model))
+    if different := [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]:
+        raise ValueError(
+            f"{newest} is of another model: {len(different)} tensors differ in name or shape, first {different[0]}; "
+            "build the model that the run began with, or choose a new folder"
+        )
+    model.load_state_dict(found.model)
+    store.restore_optimizer(optimizer, found.optimizer)
     return found.state["iteration"], Window(found.state["window"])

@@ -16,7 +16,7 @@ import cv2
 
 from vistalib.data.synthetic import write_cityscapes, write_vistas
 from vistalib.data.synthetic.render import render_number
-from vistalib.files import read_json, write_json
+from vistalib.files import read_json, write_json, writing
 from vistalib.progress import progress
 
 GENERATOR = 1  # rises whenever the same request would give other pixels
@@ -48,6 +48,8 @@ def synthesize(
     counts = _counts(num_images, WRITERS[layout].SPLITS)
     if min(size) < 32 or max(size) > 4096:
         raise ValueError(f"size must be (height, width) with both in 32..4096 pixels, got {size}; try (512, 1024)")
+    if seed < 0:
+        raise ValueError(f"seed must be a whole number of at least 0, got {seed}; try seed=0")
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1 or None, got {workers}")
     root = Path(root)
@@ -70,22 +72,17 @@ def synthesize(
 @contextmanager
 def _appearing(root: Path) -> Iterator[Path]:
     """A folder to fill that becomes `root` at the end, or vanishes on any error."""
-    beside: Path | None = None
-    try:
+    with writing(root):
         root.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
-        folder = beside / root.name
-        folder.mkdir()
-        yield folder
-        if root.exists():
-            root.rmdir()
-        folder.rename(root)
-    except OSError as error:
-        raise OSError(
-            error.errno, f"{root} could not be written: {error.strerror or error}; check its disk and rights"
-        ) from error
-    finally:
-        if beside:
+        try:
+            folder = beside / root.name
+            folder.mkdir()
+            yield folder
+            if root.exists():
+                root.rmdir()
+            folder.rename(root)
+        finally:
             shutil.rmtree(beside, ignore_errors=True)
 
 
