@@ -1,17 +1,18 @@
 """Keep a demo for the book: its record, its curves and a few small pictures go to `book/results`.
 
-    python book/keep.py demo [demo_of_another_seed ...]
+    python book/keep.py demo            # one run
+    python book/keep.py demo0 demo1 demo2   # the first as the record, all of them for what other seeds say
 
 Writes `demo.json` and, in `demo_parts`: `curves.json` (the log of every run), `example_<n>.jpg`, `example_<n>_<map>.png`
-(truth and predictions as palette PNGs of training ids) and `sampling.npz`. Chapters and pages read them from there.
-With demos of other seeds, `demo_seeds.json` says how far their scores lie apart, beside what pretraining gains over the better
-of the two controls; all must be demos of one commit with equal settings.
+(truth and predictions as palette PNGs of training ids) and `sampling.npz`; of several demos also `demo_seeds.json`. Chapters and
+pages read them from there.
 """
 
 import argparse
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vistalib.files import replacing, write_json
-from vistalib.viz.record import Demo, read_demo
+from vistalib.viz.record import SINGLE, Demo, Record, read_demo
 
 RESULTS = Path(__file__).resolve().parent / "results"
 LOGGED = ("kind", "iteration", "loss", "lr", "mean_iou")  # of a log's line
@@ -62,18 +63,14 @@ def keep(demo: Demo) -> None:
 
 
 def compare_seeds(records: list[dict[str, Any]]) -> dict[str, Any]:
-    """Scores of every seed, single scale; the gain of pretraining in each, and the spread (largest minus smallest) over seeds."""
+    """Every seed's scores, the gain of pretraining in each, and the spread (largest minus smallest); single scale first."""
     kinds = {json.dumps([record["facts"]["commit"], record["settings"] | {"seed": None}]) for record in records}
     if len(kinds) > 1:
         raise ValueError(f"the demos must be of one commit with equal settings but for the seed, got {' and '.join(kinds)}")
     seeds = [
         {"seed": record["settings"]["seed"]}
         | {run["name"]: run["evaluations"][0]["mean_iou"] for run in record["runs"]}
-        | {
-            "multi_scale": {
-                run["name"]: run["evaluations"][1]["mean_iou"] for run in record["runs"] if len(run["evaluations"]) > 1
-            }
-        }
+        | {"multi_scale": {run["name"]: run["evaluations"][-1]["mean_iou"] for run in record["runs"] if run["evaluations"][1:]}}
         for record in records
     ]
     gains = [seed["finetune"] - max(seed["scratch"], seed["scratch_total"]) for seed in seeds]
@@ -85,6 +82,29 @@ def compare_seeds(records: list[dict[str, Any]]) -> dict[str, Any]:
         "spread": {name: max(seed[name] for seed in seeds) - min(seed[name] for seed in seeds) for name in names},
         "gains": gains,
         "mean_gain": sum(gains) / len(gains),
+    }
+
+
+def compare_seeds(records: Sequence[Record]) -> dict[str, Any]:
+    """Mean IoU by seed, run and mode; the mean gain over the stronger control, and how far those two runs move between seeds.
+
+    Gain and spread (largest less smallest) are of the single-scale scores. `ValueError` for two demos of one seed.
+    """
+    scores = [
+        {"seed": record["settings"]["seed"]}
+        | {run["name"]: {found["mode"]: found["mean_iou"] for found in run["evaluations"]} for run in record["runs"]}
+        for record in records
+    ]
+    if len({score["seed"] for score in scores}) < len(scores):
+        raise ValueError(f"every demo must have a seed of its own, got {[score['seed'] for score in scores]}; give others")
+    single = {name: np.array([score[name][SINGLE] for score in scores]) for name in ("finetune", "scratch", "scratch_total")}
+    stronger = max("scratch", "scratch_total", key=lambda name: float(single[name].mean()))
+    return {
+        "facts": records[0]["facts"],
+        "seeds": scores,
+        "stronger_control": stronger,
+        "gain_over_stronger_control": float(single["finetune"].mean() - single[stronger].mean()),
+        "spread": float(max(np.ptp(single["finetune"]), np.ptp(single[stronger]))),
     }
 
 
