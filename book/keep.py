@@ -1,11 +1,11 @@
 """Keep a demo for the book: its record, its curves and a few small pictures go to `book/results`.
 
-    python book/keep.py demo            # one run
+    python book/keep.py demo                # one run
     python book/keep.py demo0 demo1 demo2   # the first as the record, all of them for what other seeds say
 
 Writes `demo.json` and, in `demo_parts`: `curves.json` (the log of every run), `example_<n>.jpg`, `example_<n>_<map>.png`
-(truth and predictions as palette PNGs of training ids) and `sampling.npz`; of several demos also `demo_seeds.json`. Chapters and
-pages read them from there.
+(truth and predictions as palette PNGs of training ids) and `sampling.npz`; of several demos also `demo_seeds.json`. Chapters
+and pages read them from there.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vistalib.files import replacing, write_json
-from vistalib.viz.record import SINGLE, Demo, Record, read_demo
+from vistalib.viz.record import Demo, Record, read_demo
 
 RESULTS = Path(__file__).resolve().parent / "results"
 LOGGED = ("kind", "iteration", "loss", "lr", "mean_iou")  # of a log's line
@@ -62,11 +62,13 @@ def keep(demo: Demo) -> None:
             np.savez_compressed(path, **{name: smaller(array) for name, array in demo.sampling.items()})
 
 
-def compare_seeds(records: list[dict[str, Any]]) -> dict[str, Any]:
+def compare_seeds(records: Sequence[Record]) -> dict[str, Any]:
     """Every seed's scores, the gain of pretraining in each, and the spread (largest minus smallest); single scale first."""
     kinds = {json.dumps([record["facts"]["commit"], record["settings"] | {"seed": None}]) for record in records}
     if len(kinds) > 1:
         raise ValueError(f"the demos must be of one commit with equal settings but for the seed, got {' and '.join(kinds)}")
+    if len({record["settings"]["seed"] for record in records}) < len(records):
+        raise ValueError("every demo must have a seed of its own, got one twice; run `vistalib demo --seed` with another")
     seeds = [
         {"seed": record["settings"]["seed"]}
         | {run["name"]: run["evaluations"][0]["mean_iou"] for run in record["runs"]}
@@ -82,29 +84,6 @@ def compare_seeds(records: list[dict[str, Any]]) -> dict[str, Any]:
         "spread": {name: max(seed[name] for seed in seeds) - min(seed[name] for seed in seeds) for name in names},
         "gains": gains,
         "mean_gain": sum(gains) / len(gains),
-    }
-
-
-def compare_seeds(records: Sequence[Record]) -> dict[str, Any]:
-    """Mean IoU by seed, run and mode; the mean gain over the stronger control, and how far those two runs move between seeds.
-
-    Gain and spread (largest less smallest) are of the single-scale scores. `ValueError` for two demos of one seed.
-    """
-    scores = [
-        {"seed": record["settings"]["seed"]}
-        | {run["name"]: {found["mode"]: found["mean_iou"] for found in run["evaluations"]} for run in record["runs"]}
-        for record in records
-    ]
-    if len({score["seed"] for score in scores}) < len(scores):
-        raise ValueError(f"every demo must have a seed of its own, got {[score['seed'] for score in scores]}; give others")
-    single = {name: np.array([score[name][SINGLE] for score in scores]) for name in ("finetune", "scratch", "scratch_total")}
-    stronger = max("scratch", "scratch_total", key=lambda name: float(single[name].mean()))
-    return {
-        "facts": records[0]["facts"],
-        "seeds": scores,
-        "stronger_control": stronger,
-        "gain_over_stronger_control": float(single["finetune"].mean() - single[stronger].mean()),
-        "spread": float(max(np.ptp(single["finetune"]), np.ptp(single[stronger]))),
     }
 
 

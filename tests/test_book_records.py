@@ -1,7 +1,10 @@
 """Numbers in the prose: looked up in records, formatted, and an error where they are not there."""
 
+import importlib
 import json
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 from helpers import ROOT
@@ -94,3 +97,34 @@ def test_role_quotes_a_number_and_warns_of_a_missing_one(tmp_path: Path, monkeyp
         warnings.seek(0)
         assert "no 'hours' on the way" in warnings.read()
     assert "It took 12 s" in (tmp_path / "out" / "index.txt").read_text()
+
+
+def _demo(seed: int, commit: str = "abc", **scores: float) -> dict[str, Any]:
+    runs = [{"name": name, "evaluations": [{"mode": "single scale", "mean_iou": score}]} for name, score in scores.items()]
+    return {"facts": {"commit": commit}, "settings": {"seed": seed}, "runs": runs}
+
+
+SCORES = {"pretrain": 0.25, "finetune": 0.5, "scratch": 0.0, "scratch_total": 0.375}
+
+
+@pytest.fixture
+def keep(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT / "book"))
+    return importlib.import_module("keep")
+
+
+def test_every_seed_is_compared_with_its_stronger_control(keep: ModuleType) -> None:
+    other = {"pretrain": 0.25, "finetune": 0.75, "scratch": 0.5, "scratch_total": 0.25}
+    found = keep.compare_seeds([_demo(0, **SCORES), _demo(1, **other)])
+    assert found["gains"] == [0.125, 0.25]
+    assert found["mean_gain"] == 0.1875
+    assert found["spread"] == {"pretrain": 0.0, "finetune": 0.25, "scratch": 0.5, "scratch_total": 0.125}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [pytest.param(_demo(3, **SCORES), id="the same seed"), pytest.param(_demo(4, commit="def", **SCORES), id="another commit")],
+)
+def test_demos_that_cannot_be_compared_are_refused(keep: ModuleType, other: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"a seed of its own|of one commit"):
+        keep.compare_seeds([_demo(3, **SCORES), other])
