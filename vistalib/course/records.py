@@ -56,7 +56,8 @@ def quote(record: Any, path: str, form: str = "") -> str:
 def recorded_on(record: Mapping[str, Any]) -> str:
     """One sentence on where a record comes from: date, machine, versions and commit, from its `facts`."""
     facts = record["facts"]
-    machine = facts["gpu"] or f"{facts['cpu']}, {facts['threads']} threads"
+    threads = "1 thread" if facts["threads"] == 1 else f"{facts['threads']} threads"
+    machine = facts["gpu"] or f"{facts['cpu']}, {threads}"
     code = f"vistalib {facts['vistalib']}" + (f", commit {facts['commit']}" if facts["commit"] else "")
     return f"Recorded on {facts['when'][:10]} ({machine}; torch {facts['versions']['torch']}, {code})."
 
