@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import cv2
+import psutil
 import pytest
 
 from tests.data_helpers import pixels, values, write_folder, write_image, write_label
@@ -181,3 +182,18 @@ def test_an_interrupted_training_says_where_it_is_saved_and_ends_with_75(own: Pa
     assert process.returncode == 75
     assert f"{tmp_path / 'run'}" in error
     assert "resume" in error
+
+
+@pytest.mark.slow
+def test_a_killed_drawing_leaves_no_process_behind(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "vistalib", "data", "make", str(tmp_path / "streets"), "--num-images", "400", "8"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    parent = psutil.Process(process.pid)
+    while process.poll() is None and not list(tmp_path.rglob("*.jpg")):
+        time.sleep(0.2)
+    children = parent.children(recursive=True)
+    process.kill()
+    process.wait()
+    assert children
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert not alive

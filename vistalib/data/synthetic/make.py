@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -118,7 +119,7 @@ def _drawn(draw: "partial[None]", jobs: list[tuple[int, int]], workers: int | No
         yield from map(draw, jobs)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
         try:
             yield from pool.map(draw, jobs)
         except BrokenProcessPool as error:
@@ -127,6 +128,19 @@ def _drawn(draw: "partial[None]", jobs: list[tuple[int, int]], workers: int | No
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    """One OpenCV thread a process, and a watch on the parent: no drawing process outlives one that was killed."""
+    cv2.setNumThreads(1)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def leave() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=leave, daemon=True).start()
 
 
 def _draw(folder: Path, layout: str, seed: int, size: tuple[int, int], job: tuple[int, int]) -> None:
