@@ -186,8 +186,9 @@ def by_grid_sample(value: Tensor, offset: Tensor, mask: Tensor, *, groups: int) 
 
 
 @pytest.mark.slow
-def test_two_threads_are_ten_times_faster_than_grid_sample(threads: Any) -> None:
-    threads(2)
+def test_one_thread_needs_a_tenth_of_the_processor_time_of_grid_sample(threads: Any) -> None:
+    """Processor time, since other work on the machine changes it less than wall time."""
+    threads(1)
     inputs = random_inputs(1, 128, 256, groups=4, group_channels=16, dtype=torch.float32, spread=1.0)
     tensors = [tensor.clone().requires_grad_() for tensor in inputs.tensors]
     settings = {**inputs.settings, "mask_is_logits": False}
@@ -201,11 +202,11 @@ def test_two_threads_are_ten_times_faster_than_grid_sample(threads: Any) -> None
         lambda: numba_cpu.backward(inputs.grad_output, *inputs.tensors, **settings),
     )
     seconds = [float("inf")] * 4
-    for _ in range(10):  # in turns, the best of each: others may use the machine, too
+    for _ in range(10):  # in turns, the best of each
         for i, call in enumerate(calls):
-            began = time.perf_counter()
+            began = time.process_time()
             call()
-            seconds[i] = min(seconds[i], time.perf_counter() - began)
-    print("ms forward, grid_sample and Numba, then backward:", *(f"{1e3 * second:.1f}" for second in seconds))
-    assert seconds[0] > 10 * seconds[1]
-    assert seconds[2] > 8 * seconds[3]
+            seconds[i] = min(seconds[i], time.process_time() - began)
+    print("ms of processor time forward, grid_sample and Numba, then backward:", *(f"{1e3 * second:.1f}" for second in seconds))
+    assert seconds[0] > 10 * seconds[1]  # measured 19 to 20
+    assert seconds[2] > 8 * seconds[3]  # measured 15
