@@ -38,5 +38,5 @@ def test_an_ignored_pixel_is_never_wrong() -> None:
 def test_triptych_shows_three_panels_and_only_the_classes_present() -> None:
     target, prediction = np.array([[0, 0, 255]], np.uint8), np.array([[0, 2, 2]], np.uint8)
     figure = triptych(IMAGE, target, prediction, classes=("road", "car", "sky"), colors=COLORS, title="ours")
-    assert [axes.get_title(loc="left") for axes in figure.axes] == ["photograph", "truth", "ours"]
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["image", "truth", "ours"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["road", "sky"]

@@ -1,4 +1,4 @@
-"""Label maps as pictures: colours, overlays, mistakes, and the triptych photograph / truth / prediction.
+"""Label maps as pictures: colours, overlays, mistakes, and the triptych image / truth / prediction.
 
 Images are RGB uint8 (H, W, 3), label maps integers (H, W), colours uint8 (C, 3) in the order of the classes. Every label
 outside 0 .. C-1, the ignored 255 above all, has no colour: `colorize` makes it black, `overlay` leaves the photograph alone.
@@ -57,7 +57,7 @@ def triptych(
         from matplotlib.patches import Patch
 
         figure = new_figure(WIDTH, WIDTH / 3 * image.shape[0] / image.shape[1] + 0.5 + 0.24 * rows)
-        panels = (("photograph", image), ("truth", colorize(target, colors)), (title, colorize(prediction, colors)))
+        panels = (("image", image), ("truth", colorize(target, colors)), (title, colorize(prediction, colors)))
         for axes, (name, picture) in zip(figure.subplots(1, 3), panels, strict=True):
             axes.imshow(picture, interpolation="none")
             axes.set_title(name)

@@ -71,7 +71,7 @@ def hero(demo: Demo) -> str:
     """The first example, to be wiped from photograph to prediction."""
     image, prediction = demo.examples["image"][0], demo.examples["prediction_finetune"][0]
     return (
-        f'<img class="under" draggable="false" src="{photograph(image)}" alt="Photograph of a street">'
+        f'<img class="under" draggable="false" src="{photograph(image)}" alt="A street">'
         f'<img class="over" draggable="false" src="{label_map(prediction, demo.colors)}" '
         'alt="The finetuned prediction for the same street, a colour for each class">'
     )
@@ -232,7 +232,7 @@ def _row(demo: Demo, n: int, runs: Sequence[Record]) -> str:
     """Example `n`: its photograph, its truth, and a prediction of every run, of which the page shows one."""
     target = demo.examples["target"][n]
     picture, truth = photograph(demo.examples["image"][n]), label_map(target, demo.colors)
-    row = _panel("photograph", f'<img src="{picture}" alt="Example {n + 1}: photograph" data-role="image">')
+    row = _panel("image", f'<img src="{picture}" alt="Example {n + 1}: image" data-role="image">')
     row += _panel("truth", f'<img src="{truth}" alt="Example {n + 1}: true classes" data-role="truth">')
     for i, run in enumerate(runs):
         prediction = demo.examples[f"prediction_{run['name']}"][n]
