@@ -16,7 +16,7 @@ from tests.helpers import ROOT, run_python
 from vistalib.cli import main
 from vistalib.files import read_json
 
-OWN = "upernet_internimage_nano_256x320_4k_folder"
+OWN = "upernet_internimage_nano_192x256_3k_folder"
 TINY = [
     *("--batch-size", "2", "--evaluation-scale", "64", "64", "--workers", "0"),
     *("--settings.iterations", "2", "--settings.warmup-iters", "0"),

@@ -12,7 +12,7 @@ from vistalib.evaluate import evaluate_dataset
 from vistalib.files import read_json
 from vistalib.recipes import Recipe, Roots, Source, get_recipe, open_run, run
 
-OWN = "upernet_internimage_nano_256x320_4k_folder"
+OWN = "upernet_internimage_nano_192x256_3k_folder"
 
 
 @pytest.fixture(scope="module")

@@ -75,14 +75,14 @@ def scratch_total() -> Recipe:
 def own_streets() -> Recipe:
     """A dataset of one's own in the folder layout, from random weights, on two CPU cores in about twenty minutes."""
     return Recipe(
-        name="upernet_internimage_nano_256x320_4k_folder",
+        name="upernet_internimage_nano_192x256_3k_folder",
         model="upernet_internimage_nano",
         num_classes=None,
         train=Source("folder", "train"),
         validation=Source("folder", "val"),
-        augmentation=AugmentationSettings(scale=(480, 360), ratio_range=(0.5, 2.0), crop=(256, 320)),
+        augmentation=AugmentationSettings(scale=(384, 288), ratio_range=(0.5, 2.0), crop=(192, 256)),
         settings=TrainSettings(
-            iterations=4000,
+            iterations=3000,
             learning_rate=1e-2,
             layer_decay=0.94,
             clip_norm=1.0,
@@ -91,8 +91,8 @@ def own_streets() -> Recipe:
             checkpoint_every=500,
             evaluate_every=1000,
         ),
-        batch_size=4,
-        evaluation_scale=(480, 360),
+        batch_size=8,
+        evaluation_scale=(384, 288),
     )
 
 
