@@ -28,7 +28,7 @@ def building(
     near, far = np.array([street.x(t, z0), 0.1, z0]), np.array([street.x(t, z1), 0.1, z1])
     along = (far - near) / np.linalg.norm(far - near)
     outwards = np.array([along[2], 0.0, -along[0]]) * sign  # away from the street
-    facade = random_facade(rng, kind=street.kind, length=float(np.linalg.norm(far - near)), floors=floors)
+    facade = random_facade(rng, street.town, kind=street.kind, length=float(np.linalg.norm(far - near)), floors=floors)
     rise = np.array([0.0, facade.height, 0.0])
     camera = canvas.camera
     shown = max(z0, abs(near[0]) * 2 * camera.focal / camera.width * 0.8, 2.5)  # where it enters the image

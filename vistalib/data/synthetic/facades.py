@@ -11,14 +11,10 @@ from numpy.typing import NDArray
 
 from vistalib.data.synthetic.light import Rgb
 from vistalib.data.synthetic.materials import SIZE, tile
+from vistalib.data.synthetic.towns import FRONTS, Town
 
 Texture = NDArray[np.uint8]
 
-PLASTER: tuple[Rgb, ...] = (
-    (214, 204, 184), (226, 220, 206), (198, 176, 140), (190, 160, 132), (170, 172, 170), (208, 190, 160), (182, 130, 104),
-    (202, 198, 192), (170, 180, 176), (220, 196, 150), (188, 150, 130), (150, 152, 156), (232, 228, 220), (160, 176, 190),
-)  # fmt: skip
-BRICK: tuple[Rgb, ...] = ((148, 84, 66), (160, 100, 76), (124, 76, 62), (170, 124, 96), (110, 66, 56), (176, 150, 120))
 PANEL: tuple[Rgb, ...] = ((168, 168, 164), (150, 154, 158), (186, 184, 176), (136, 140, 144))
 SHOP: tuple[Rgb, ...] = (
     (156, 34, 36), (34, 74, 130), (36, 100, 66), (222, 180, 50), (44, 44, 48), (232, 230, 224), (120, 40, 90), (226, 120, 40),
@@ -46,13 +42,14 @@ class Facade:
         return self.floors * self.floor_height + 0.5
 
 
-def random_facade(rng: np.random.Generator, *, kind: str, length: float, floors: int) -> Facade:
-    """A front for a street of that kind ("city", "boulevard", "residential", "industrial", "village")."""
+def random_facade(rng: np.random.Generator, town: Town, *, kind: str, length: float, floors: int) -> Facade:
+    """A front of that town for a street of that kind."""
     shares = {"industrial": (0.2, 0.3, 0.5, 0.0), "boulevard": (0.4, 0.15, 0.15, 0.3), "city": (0.58, 0.2, 0.08, 0.14)}.get(
         kind, (0.68, 0.32, 0.0, 0.0)
     )
-    style = ("plaster", "brick", "panel", "glass")[int(rng.choice(4, p=shares))]
-    palette = {"plaster": PLASTER, "brick": BRICK, "panel": PANEL, "glass": PANEL}[style]
+    weights = np.multiply(shares, town.fronts)
+    style = FRONTS[int(rng.choice(len(FRONTS), p=weights / weights.sum()))]
+    palette = {"plaster": town.plaster, "brick": town.brick}.get(style, PANEL)
     tint = rng.uniform(0.86, 1.06)
     red, green, blue = palette[int(rng.integers(len(palette)))]
     urban = kind in ("city", "boulevard")

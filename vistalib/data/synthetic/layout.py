@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vistalib.data.synthetic.street import KERB, Mark, Street, Strip
+from vistalib.data.synthetic.towns import Town
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,9 @@ class Cross:
         return self.kerb + 0.16 + self.verge + self.walk
 
 
-def lay_street(rng: np.random.Generator, kind: str, must: frozenset[str]) -> tuple[Street, Cross]:
-    """Draw a street of that kind at random, with its strips and paint."""
+def lay_street(rng: np.random.Generator, town: Town, must: frozenset[str]) -> tuple[Street, Cross]:
+    """Draw a street of that town at random, with its strips and paint."""
+    kind = town.kind(rng)
     lanes = 2 if kind == "boulevard" or (kind in ("city", "industrial") and rng.random() < 0.25) else 1
     lane = rng.uniform(2.7, 3.0) if kind in ("residential", "village") else rng.uniform(3.0, 3.5)
     tracks = "train" in must
@@ -45,9 +47,10 @@ def lay_street(rng: np.random.Generator, kind: str, must: frozenset[str]) -> tup
         garden=rng.uniform(3.0, 6.0) if kind in ("residential", "village", "industrial") else 0.0,
     )  # fmt: skip
     ego = median + lane * (0.5 if lanes == 1 else rng.choice([0.5, 1.5]))
-    grey = rng.uniform(84, 122)
-    surface = "cobbles" if kind in ("residential", "city") and lanes == 1 and rng.random() < 0.14 else "asphalt"
+    grey = rng.uniform(*town.asphalt)
+    surface = "cobbles" if kind in ("residential", "city") and lanes == 1 and rng.random() < town.cobbles else "asphalt"
     street = Street(
+        town=town,
         kind=kind,
         offset=-ego + rng.uniform(-0.3, 0.3),
         slope=rng.normal(0, 0.02),
@@ -68,7 +71,7 @@ def lay_street(rng: np.random.Generator, kind: str, must: frozenset[str]) -> tup
 
 
 def _strips(street: Street, cross: Cross, rng: np.random.Generator, tracks: bool) -> None:
-    pave = rng.uniform(146, 182)
+    pave = rng.uniform(*street.town.paving)
     paving = (pave * rng.uniform(0.98, 1.05), pave, pave * rng.uniform(0.92, 1.0))
     grass = (rng.uniform(96, 122), rng.uniform(108, 124), rng.uniform(62, 76))
     garden_label, garden_color, material = (

@@ -20,7 +20,7 @@ from vistalib.data.synthetic.render import render_number
 from vistalib.files import read_json, write_json, writing
 from vistalib.progress import progress
 
-GENERATOR = 1  # rises whenever the same request would give other pixels
+GENERATOR = 2  # rises whenever the same request would give other pixels
 MANIFEST = "synthetic.json"
 WRITERS = {"vistas": write_vistas, "cityscapes": write_cityscapes}
 

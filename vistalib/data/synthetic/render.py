@@ -37,7 +37,7 @@ def render_number(layout: str, *, seed: int, split: int, number: int, size: tupl
     best, most = None, -1
     for attempt in range(ATTEMPTS):
         rng = np.random.default_rng([seed, LAYOUTS.index(layout), split, number, attempt])
-        rendering = render(describe(layout, rng, size, must))
+        rendering = render(describe(layout, rng, split=split, number=number, size=size, must=must))
         shown = len(must & visible_classes(rendering.label))
         if shown > most:
             best, most = rendering, shown

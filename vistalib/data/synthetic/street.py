@@ -12,6 +12,7 @@ from vistalib.data.synthetic.camera import FAR, Frame, Points, clip_near
 from vistalib.data.synthetic.draw import SUPER, Canvas
 from vistalib.data.synthetic.light import UP, Rgb
 from vistalib.data.synthetic.materials import SIZE, TILE_METRES, tile
+from vistalib.data.synthetic.towns import Town
 
 KERB = 0.13  # metres: how high the sidewalk lies above the road
 GROUND = ("asphalt", "paving", "grass", "cobbles", "gravel", "paint", "stone")
@@ -47,6 +48,7 @@ class Mark:
 class Street:
     """`offset`: where the centre line passes the camera; `half`: half the carriageway; `crossing`: z range of a side street."""
 
+    town: Town
     kind: str
     offset: float
     slope: float

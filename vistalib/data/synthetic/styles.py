@@ -1,41 +1,50 @@
 """The two domains: which streets, cameras, light and weather each layout shows.
 
 Vistas: all the world, phones and dash cameras, every light and weather, several image sizes. Cityscapes: one calibrated camera
-behind one windscreen in German towns, by day, greyish and greenish.
+behind one windscreen, greyish and greenish, in a few towns, each on one day.
 """
 
 import numpy as np
 
-from vistalib.data.synthetic import light as lights
 from vistalib.data.synthetic.camera import Camera
 from vistalib.data.synthetic.layout import lay_street
 from vistalib.data.synthetic.planner import Planner
 from vistalib.data.synthetic.scene import Scene
 from vistalib.data.synthetic.sensor import Sensor
+from vistalib.data.synthetic.towns import TOWNS, WORLD
 
-KINDS = ("city", "boulevard", "residential", "industrial", "village")
+CITIES = (("aachen", "bochum"), ("frankfurt",))  # of the splits of the Cityscapes layout
 
 
-def describe(layout: str, rng: np.random.Generator, size: tuple[int, int], must: frozenset[str]) -> Scene:
+def city(split: int, number: int) -> tuple[str, int]:
+    """The town of an image in the Cityscapes layout, by turns, and which of that town's images it is."""
+    towns = CITIES[split]
+    return towns[number % len(towns)], number // len(towns)
+
+
+def describe(
+    layout: str, rng: np.random.Generator, *, split: int, number: int, size: tuple[int, int], must: frozenset[str]
+) -> Scene:
     """A scene of that layout for an image of about `size` (height, width) that shows the classes in `must`."""
     vistas = layout == "vistas"
-    kind = str(rng.choice(KINDS, p=(0.3, 0.2, 0.26, 0.1, 0.14) if vistas else (0.44, 0.2, 0.28, 0.06, 0.02)))
-    street, cross = lay_street(rng, kind, must)
+    town = WORLD if vistas else TOWNS[city(split, number)[0]]
+    street, cross = lay_street(rng, town, must)
     palms = vistas and rng.random() < 0.14
     scene = Scene(
         camera=_phone(rng, size) if vistas else _calibrated(rng, size),
-        light=_world_light(rng) if vistas else _german_light(rng),
+        light=town.light(rng),
         sensor=_phone_sensor(rng, size) if vistas else _calibrated_sensor(rng, size),
         street=street,
-        season=str(rng.choice(["summer", "spring", "autumn"], p=[0.64, 0.2, 0.16] if vistas else [0.8, 0.0, 0.2])),
+        season=town.season(rng),
         hills=vistas and rng.random() < 0.35,
         hood=str(rng.choice(["", "dashboard"], p=[0.8, 0.2])) if vistas else "hood",
         mirrored=vistas and rng.random() < 0.3,
         seed=int(rng.integers(1 << 31)),
     )  # fmt: skip
+    suburban = street.kind in ("residential", "village", "industrial")
     planner = Planner(rng, street, cross, must, view=scene.camera.width / 2 / scene.camera.focal)
     planner.houses()
-    planner.furniture(palms=palms, poles=vistas and kind in ("residential", "village", "industrial") and rng.random() < 0.6)
+    planner.furniture(palms=palms, poles=vistas and suburban and rng.random() < 0.6)
     planner.traffic()
     planner.people()
     scene.items = planner.items
@@ -63,15 +72,6 @@ def _calibrated(rng: np.random.Generator, size: tuple[int, int]) -> Camera:
     return Camera(
         width, height, focal=1.1 * width, horizon=height * (0.43 + rng.normal(0, 0.006)), mount=1.25, roll=rng.normal(0, 0.002)
     )
-
-
-def _world_light(rng: np.random.Generator) -> lights.Light:
-    makers = (lights.clear, lights.golden, lights.overcast, lights.dusk, lights.fog, lights.rain)
-    return makers[int(rng.choice(6, p=(0.38, 0.14, 0.22, 0.09, 0.06, 0.11)))](rng)
-
-
-def _german_light(rng: np.random.Generator) -> lights.Light:
-    return (lights.overcast, lights.clear, lights.golden)[int(rng.choice(3, p=(0.55, 0.38, 0.07)))](rng)
 
 
 def _phone_sensor(rng: np.random.Generator, size: tuple[int, int]) -> Sensor:

@@ -11,10 +11,10 @@ import numpy as np
 
 from vistalib.data.labels import CITYSCAPES, VISTAS_NAMES, VISTAS_TO_CITYSCAPES
 from vistalib.data.synthetic.render import Rendering
+from vistalib.data.synthetic.styles import city
 from vistalib.data.synthetic.write_vistas import save
 
 SPLITS = ("train", "val")
-CITIES = (("aachen", "bochum"), ("frankfurt",))
 BORDER = 5 / 1024  # share of the width that the rectification leaves empty at the left and right
 
 # What the 19 classes' map leaves out, and what Cityscapes calls it.
@@ -39,9 +39,9 @@ HAS_INSTANCES = np.array(
 
 
 def stem(split: int, number: int) -> tuple[str, str]:
-    """City and name of an image: sequences of 20 frames apart, the cities of a split by turns."""
-    city = CITIES[split][number % len(CITIES[split])]
-    return city, f"{city}_{number // len(CITIES[split]):06d}_{19 if split == 0 else 294 + 20 * number:06d}"
+    """City and name of an image: sequences of 20 frames apart, the towns of a split by turns."""
+    town, sequence = city(split, number)
+    return town, f"{town}_{sequence:06d}_{19 if split == 0 else 294 + 20 * number:06d}"
 
 
 def write_image(root: Path, rendering: Rendering, *, seed: int, split: int, number: int) -> None:
