@@ -1,5 +1,7 @@
 """The command: exit status 0, 1 and 2, one message with the repair, and no traceback for a user's mistake."""
 
+import dataclasses
+import inspect
 import shutil
 import signal
 import subprocess
@@ -13,8 +15,9 @@ import pytest
 
 from tests.data_helpers import pixels, values, write_folder, write_image, write_label
 from tests.helpers import ROOT, run_python
-from vistalib.cli import main
+from vistalib.cli import demo, main
 from vistalib.files import read_json
+from vistalib.recipes.demo import DemoSettings
 
 OWN = "upernet_internimage_nano_192x256_3k_folder"
 TINY = [
@@ -61,6 +64,11 @@ def wrong(own: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_comes_without_torch() -> None:
     code = "import sys, vistalib.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: pass\nprint('torch' in sys.modules)"
     assert run_python(code).splitlines()[-1] == "False"
+
+
+def test_the_demo_has_one_set_of_defaults() -> None:
+    asked = {name: parameter.default for name, parameter in inspect.signature(demo).parameters.items()}
+    assert asked.items() >= dataclasses.asdict(DemoSettings()).items()
 
 
 def test_training_on_own_data_then_evaluating_gives_the_same_score(trained: Path, own: Path, tmp_path: Path) -> None:

@@ -88,6 +88,7 @@ def write_demo(folder: Path) -> dict[str, Any]:
         "runs": runs,
         "stages": [{"name": "pretrain", "seconds": 41.27}, {"name": "evaluate", "seconds": 3.91}],
         "seconds": 45.18,
+        "resumed": False,
         "peak_memory_mb": 987.6,
         "scripts_check": {"ours": 0.543, "cityscapesscripts": 0.543, "agree": True},
         "commands": ["vistalib train <recipe> && echo done"],

@@ -60,7 +60,8 @@ def tiles(demo: Demo) -> str:
     best = max(demo.finetuned["evaluations"], key=lambda found: float(found["mean_iou"]))
     if best["mode"] != SINGLE:
         rows.insert(1, (f"{demo.finetuned['title']}, {best['mode']}", points(best["mean_iou"]), "% mIoU"))
-    rows.append(("Everything, from nothing", demo.record["seconds"] / 60, "minutes"))
+    whole = "The last call of a resumed demo" if demo.record["resumed"] else "Everything, from nothing"
+    rows.append((whole, demo.record["seconds"] / 60, "minutes"))
     return "".join(
         f'<div class="tile"><dt>{escape(name)}</dt><dd>{value:.1f}<span class="unit"> {unit}</span></dd></div>'
         for name, value, unit in rows
