@@ -1,11 +1,12 @@
-"""Keep a demo for the book: its record, its curves and a few small pictures go to `book/results`.
+"""Keep what was measured for the book: records, curves and a few small pictures go to `book/results`.
 
-    python book/keep.py demo                # one run
-    python book/keep.py demo0 demo1 demo2   # the first as the record, all of them for what other seeds say
+    python book/keep.py demo demo                 # one demo
+    python book/keep.py demo demo0 demo1 demo2    # the first as the record, all of them for what other seeds say
+    python book/keep.py run camvid runs/mine      # one training, as the record `camvid`
 
-Writes `demo.json` and, in `demo_parts`: `curves.json` (the log of every run), `example_<n>.jpg`, `example_<n>_<map>.png`
-(truth and predictions as palette PNGs of training ids) and `sampling.npz`; of several demos also `demo_seeds.json`. Chapters
-and pages read them from there.
+Of a demo: `demo.json` and, in `demo_parts`: `curves.json` (the log of every run), `example_<n>.jpg`, `example_<n>_<map>.png`
+(truth and predictions as palette PNGs of training ids) and `sampling.npz`; of several demos also `demo_seeds.json`. Of a
+training: its recipe, machine, classes, evaluation and log, without the weights or any image. Chapters and pages read them.
 """
 
 import argparse
@@ -20,29 +21,51 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vistalib.files import replacing, write_json
-from vistalib.viz.record import Demo, Record, read_demo
+from vistalib.files import read_json, replacing, write_json
+from vistalib.train import load_checkpoint
+from vistalib.viz.record import Demo, Record, read_demo, read_log
 
 RESULTS = Path(__file__).resolve().parent / "results"
 LOGGED = ("kind", "iteration", "loss", "lr", "mean_iou")  # of a log's line
 
 
 def main() -> int:
-    """Read the demo's folder and write what the book needs."""
-    parser = argparse.ArgumentParser(description="Keep a demo for the book.")
-    parser.add_argument("folder", type=Path, help="the folder that `vistalib demo` wrote")
-    parser.add_argument("seeds", type=Path, nargs="*", help="folders of the same demo with other seeds")
+    """Read the folders and write what the book needs."""
+    parser = argparse.ArgumentParser(description="Keep what was measured for the book.")
+    kinds = parser.add_subparsers(required=True, metavar="KIND")
+    demo = kinds.add_parser("demo", help="a demo, or several that differ in their seed")
+    demo.add_argument("folders", type=Path, nargs="+", help="folders that `vistalib demo` wrote; the first is the record")
+    demo.set_defaults(keep=lambda given: keep_demos(given.folders))
+    trained = kinds.add_parser("run", help="one training")
+    trained.add_argument("name", help="the record's name")
+    trained.add_argument("folder", type=Path, help="the folder that `vistalib train` wrote")
+    trained.set_defaults(keep=lambda given: keep_run(given.name, given.folder))
     arguments = parser.parse_args()
     try:
-        demos = [read_demo(folder) for folder in (arguments.folder, *arguments.seeds)]
-        seeds = compare_seeds([demo.record for demo in demos])
-        keep(demos[0])
-        if len(demos) > 1:
-            write_json(RESULTS / "demo_seeds.json", seeds)
+        arguments.keep(arguments)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+def keep_run(name: str, folder: Path) -> None:
+    """Write the record of one training."""
+    about = load_checkpoint(folder).state["about"]
+    record = {key: about[key] for key in ("facts", "recipe", "classes", "colors", "parameters")}
+    log = [
+        {key: line[key] for key in (*LOGGED, "seconds", "memory_mb") if key in line} for line in read_log(folder / "log.jsonl")
+    ]
+    write_json(RESULTS / f"{name}.json", record | {"evaluation": read_json(folder / "evaluation.json"), "log": log})
+
+
+def keep_demos(folders: Sequence[Path]) -> None:
+    """Write the record of the first demo, and of several what their seeds say."""
+    demos = [read_demo(folder) for folder in folders]
+    seeds = compare_seeds([demo.record for demo in demos])
+    keep(demos[0])
+    if len(demos) > 1:
+        write_json(RESULTS / "demo_seeds.json", seeds)
 
 
 def keep(demo: Demo) -> None:
