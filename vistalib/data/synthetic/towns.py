@@ -83,14 +83,14 @@ TOWNS = {
     ),
     # Ochre fronts, panels and glass, cobbles; autumn, a low sun between showers.
     "frankfurt": Town(
-        kinds=(0.46, 0.28, 0.18, 0.06, 0.02),
-        fronts=(1, 0.6, 1.5, 2),
-        seasons=(0.3, 0.1, 0.6),
-        weathers=(0.25, 0.35, 0.2, 0, 0, 0.2),
+        kinds=(0.46, 0.3, 0.16, 0.06, 0.02),
+        fronts=(1, 0.6, 2, 3),
+        seasons=(0, 0.1, 0.9),
+        weathers=(0.1, 0.5, 0.1, 0, 0, 0.3),
         plaster=PLASTER[2:4] + PLASTER[6:7] + PLASTER[9:11] + PLASTER[13:],
         brick=BRICK[3:4] + BRICK[5:],
         asphalt=(106, 122),
         paving=(166, 182),
-        cobbles=0.3,
+        cobbles=0.4,
     ),
 }
