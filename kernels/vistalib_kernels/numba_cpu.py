@@ -1,8 +1,9 @@
 """DCNv3 on a CPU by Numba: forward and backward in float32 and float64, bfloat16 and float16 by way of float32.
 
-Who owns what. Forward: a thread owns rows of output pixels and writes nothing else. Backward: a thread owns groups of images,
-and with them their channels of `grad_value`, so that no two threads ever add to one number. Every sum is taken by one thread
-in one order: the bits do not depend on how many threads there are.
+Who owns what. Forward: a thread owns rows of output pixels and writes nothing else. Backward: it owns them too, with their
+offsets and masks, and it owns the band of rows of `grad_value` that lies as high in the image: it alone adds to them, also what
+comes from output rows of its neighbours, which it looks through as far as their points may reach into its band. Every sum is
+taken by one thread, in the order of the output pixels: the bits do not depend on how many threads there are.
 
 Phases, for a tile of neighbouring output pixels that fits into the first-level cache:
   1. locate: sampling locations, as top left corner, distance from it, and one bit for each corner inside the image;
@@ -10,7 +11,8 @@ Phases, for a tile of neighbouring output pixels that fits into the first-level 
   3. weigh and add, or its backward, one pixel and group at a time, vectors over the channels.
 The first two are in tile.py, the third in simd.py. The number of channels in a group is a constant of the compiled code.
 
-Layout: channels last, all arrays flat. Letters: N images, H x W input, P x Q output, C channels, G groups, D = C / G, K points.
+Layout: channels last, all arrays flat; offset and mask may be slices of one tensor's channels.
+Letters: N images, H x W input, P x Q output, C channels, G groups, D = C / G, K points.
 """
 
 import sys
@@ -28,7 +30,7 @@ from torch import Tensor
 
 from vistalib_kernels.simd import weigh_and_add, weigh_and_add_backward
 from vistalib_kernels.threads import share
-from vistalib_kernels.tile import copy, locate, scratch, softmax, softmax_backward
+from vistalib_kernels.tile import copy, find_reach, prepare, scratch, share_out, softmax_backward
 
 ALONE = 1 << 19  # channel samples, below which a second thread costs more than it saves
 PATIENCE = 1.0  # seconds of compiling before saying so
@@ -55,10 +57,11 @@ def forward(
 
     The arguments must fit together: nothing is checked here. Pairs are (height, width).
     """
-    sizes = _sizes(value, offset, groups, kernel_size, stride, padding, dilation)
     kind = torch.promote_types(value.dtype, torch.float32)
     output = torch.empty((*offset.shape[:3], value.shape[3]), dtype=kind)
-    arrays = [_flat(tensor, kind) for tensor in (value, offset, mask, output)]
+    (offsets, offset_step), (masks, mask_step) = _pixels(offset, kind), _pixels(mask, kind)
+    arrays = (_flat(value, kind), offsets, masks, _flat(output, kind))
+    sizes = _sizes(value, offset, groups, kernel_size, stride, padding, dilation, (offset_step, mask_step))
     run = _compiled("forward", value.shape[3] // groups, kind)
 
     def work(first_row: int, last_row: int) -> None:
@@ -83,22 +86,30 @@ def backward(
     mask_is_logits: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of value, offset and mask, each in the dtype of its tensor, from that of the output."""
-    sizes = _sizes(value, offset, groups, kernel_size, stride, padding, dilation)
     kind = torch.promote_types(value.dtype, torch.float32)
-    grad_value = torch.zeros(value.shape, dtype=kind)
+    (offsets, offset_step), (masks, mask_step) = _pixels(offset, kind), _pixels(mask, kind)
+    # By NumPy, since threads that PyTorch has just used keep turning for a while, on processors that are needed here.
+    grad_value = torch.from_numpy(np.zeros(tuple(value.shape), offsets.dtype))
     grad_offset, grad_mask = torch.empty(offset.shape, dtype=kind), torch.empty(mask.shape, dtype=kind)
-    arrays = [_flat(tensor, kind) for tensor in (grad_output, value, offset, mask, grad_value, grad_offset, grad_mask)]
+    sizes = _sizes(value, offset, groups, kernel_size, stride, padding, dilation, (offset_step, mask_step))
+    threads = _threads(grad_output, sizes)
+    rows = value.shape[0] * offset.shape[1]
+    reach = np.empty(2 * rows, offsets.dtype)
+    if threads > 1:
+        share(lambda first_row, last_row: find_reach(offsets, reach, sizes, offset_scale, first_row, last_row), rows, threads)
+    gradients = (_flat(tensor, kind) for tensor in (grad_value, grad_offset, grad_mask))
+    arrays = (_flat(grad_output, kind), _flat(value, kind), offsets, masks, *gradients, reach)
     run = _compiled("backward", value.shape[3] // groups, kind)
 
-    def work(first_unit: int, last_unit: int) -> None:
-        run(*arrays, sizes, offset_scale, mask_is_logits, first_unit, last_unit)
+    def work(first_row: int, last_row: int) -> None:
+        run(*arrays, sizes, offset_scale, mask_is_logits, first_row, last_row)
 
-    share(work, value.shape[0] * groups, _threads(grad_output, sizes))
+    share(work, rows, threads)
     return grad_value.to(value.dtype), grad_offset.to(offset.dtype), grad_mask.to(mask.dtype)
 
 
 def _sizes(value: Tensor, offset: Tensor, groups: int, *pairs: Sequence[int]) -> tuple[int, ...]:
-    """H, W, P, Q, G, then height and width of kernel, stride, padding and dilation."""
+    """H, W, P, Q, G, height and width of kernel, stride, padding and dilation, steps from pixel to pixel of offset and mask."""
     _, height, width, _ = value.shape
     if height * width >= 2**31:
         raise ValueError(f"an image must have fewer than 2**31 pixels, got {height} x {width}; cut it into tiles")
@@ -108,6 +119,20 @@ def _sizes(value: Tensor, offset: Tensor, groups: int, *pairs: Sequence[int]) ->
 def _flat(tensor: Tensor, kind: torch.dtype) -> Any:
     """The elements in order as a one-dimensional array, without a copy where they lie so already."""
     return tensor.detach().to(kind).contiguous().numpy().reshape(-1)
+
+
+def _pixels(tensor: Tensor, kind: torch.dtype) -> tuple[Any, int]:
+    """The elements from the first one on, and how many they are from a pixel to the next: more than the channels in a slice.
+
+    Without a copy where pixels follow each other in order at one distance.
+    """
+    tensor = tensor.detach().to(kind)
+    _, rows, columns, channels = tensor.shape
+    step = tensor.stride(2)
+    if step < channels or tensor.stride() != (rows * columns * step, columns * step, step, 1):
+        return _flat(tensor, kind), channels
+    length = (tensor.numel() // channels - 1) * step + channels if tensor.numel() else 0
+    return tensor.as_strided((length,), (1,)).numpy(), step
 
 
 def _threads(output: Tensor, sizes: tuple[int, ...]) -> int:
@@ -124,10 +149,10 @@ def _compiled(direction: str, channels: int, kind: torch.dtype) -> Callable[...,
 @cache
 def _compile(direction: str, channels: int, kind: torch.dtype) -> Callable[..., None]:
     real = types.float64 if kind is torch.float64 else types.float32
-    make, arrays = (_make_forward, 4) if direction == "forward" else (_make_backward, 7)
+    make, arrays = (_make_forward, 4) if direction == "forward" else (_make_backward, 8)
     signature = types.void(
         *[types.Array(real, 1, "C")] * arrays,
-        types.UniTuple(types.int64, 13),  # type: ignore[no-untyped-call]
+        types.UniTuple(types.int64, 15),  # type: ignore[no-untyped-call]
         *(types.float64, types.boolean, types.int64, types.int64),
     )
     line = f"vistalib: compiling the CPU code of DCNv3 ({direction}, {channels} channels a group), once for this machine"
@@ -145,21 +170,16 @@ def _make_forward(D: int, edition: str) -> Callable[..., None]:
     def dcnv3_forward(  # type: ignore[no-untyped-def]  # Numba infers them
         value, offset, mask, output, sizes, scale, logits, first_row, last_row
     ):
-        H, W, P, Q, G, KH, KW, _, _, _, _, _, _ = sizes
+        H, W, P, Q, G, KH, KW, _, _, _, _, _, _, _, _ = sizes
         K, C = KH * KW, G * D
         assert edition
-        tile, arrays = scratch(value, sizes, G)
+        tile, arrays = scratch(value, sizes)
         _, _, fraction, _, pixel, inside, weight = arrays
         for row in range(first_row, last_row):  # rows of all images, N * P of them
             image = (row // P) * H * W * C
             for first in range(0, Q, tile):
                 pixels = min(tile, Q - first)
-                points = pixels * G * K
-                begin = (row * Q + first) * G * K
-                locate(offset[2 * begin : 2 * (begin + points)], arrays, sizes, scale, row % P, first, pixels)
-                weight[:points] = mask[begin : begin + points]
-                if logits:
-                    softmax(weight[:points], K)
+                prepare(offset, mask, arrays, sizes, scale, logits, row, first, pixels)
                 for unit in range(pixels * G):
                     channel = image + (unit % G) * D
                     to = (row * Q + first) * C + unit * D
@@ -170,44 +190,39 @@ def _make_forward(D: int, edition: str) -> Callable[..., None]:
 
 def _make_backward(D: int, edition: str) -> Callable[..., None]:
     def dcnv3_backward(  # type: ignore[no-untyped-def]  # Numba infers them
-        grad_output, value, offset, mask, grad_value, grad_offset, grad_mask, sizes, scale, logits, first_unit, last_unit
+        grad_output, value, offset, mask, grad_value, grad_offset, grad_mask, reach, sizes, scale, logits, first_row, last_row
     ):
-        H, W, P, Q, G, KH, KW, _, _, _, _, _, _ = sizes
+        H, W, P, Q, G, KH, KW, _, _, _, _, _, _, _, _ = sizes
         K, C = KH * KW, G * D
         assert edition
+        tile, arrays = scratch(value, sizes)
+        _, _, fraction, _, pixel, inside, weight = arrays
+        grad_fraction, grad_weight = np.empty_like(fraction), np.empty_like(weight)
         one, stretch = value.dtype.type(1), value.dtype.type(scale)
-        for n in range(first_unit // G, (last_unit + G - 1) // G):  # units are the groups of all images, N * G of them
-            first_group = max(first_unit - n * G, 0)
-            groups = min(last_unit - n * G, G) - first_group
-            a_pixel = groups * K
-            tile, arrays = scratch(value, sizes, groups)
-            _, _, fraction, _, pixel, inside, weight = arrays
-            offsets = np.empty(2 * weight.size, value.dtype)
-            grad_fraction = np.empty(2 * weight.size, value.dtype)
-            grad_weight = np.empty(weight.size, value.dtype)
+        for n in range(first_row // P, (last_row + P - 1) // P):
+            image = n * H * W * C
+            low, high = max(first_row - n * P, 0) * H // P, min(last_row - n * P, P) * H // P  # the band of this thread
             for row in range(n * P, (n + 1) * P):
+                own = first_row <= row < last_row
+                if not own and (reach[2 * row] > high + 1 or reach[2 * row + 1] < low - 2):  # false for NaN
+                    continue
                 for first in range(0, Q, tile):
                     pixels = min(tile, Q - first)
-                    points = pixels * a_pixel
-                    for t in range(pixels):
-                        here, there = t * a_pixel, ((row * Q + first + t) * G + first_group) * K
-                        copy(mask, there, weight, here, a_pixel, one)
-                        copy(offset, 2 * there, offsets, 2 * here, 2 * a_pixel, one)
-                    locate(offsets[: 2 * points], arrays, sizes, scale, row - n * P, first, pixels)
-                    if logits:
-                        softmax(weight[:points], K)
-                    for unit in range(pixels * groups):
-                        channel = (first_group + unit % groups) * D
+                    points = pixels * G * K
+                    prepare(offset, mask, arrays, sizes, scale, logits, row, first, pixels)
+                    share_out(arrays, points, own, low, high)
+                    for unit in range(pixels * G):
+                        channel = image + (unit % G) * D
+                        at = (row * Q + first) * C + unit * D
                         weigh_and_add_backward(
-                            value, n * H * W * C + channel, C, W * C, pixel, inside, fraction, weight, unit * K, K,
-                            grad_output, (row * Q + first + unit // groups) * C + channel,
-                            grad_value, grad_weight, grad_fraction, D,
+                            value, channel, C, W * C, pixel, inside, fraction, weight, unit * K, K,
+                            grad_output, at, grad_value, grad_weight, grad_fraction, D,
                         )  # fmt: skip
-                    if logits:
-                        softmax_backward(weight[:points], grad_weight[:points], K)
-                    for t in range(pixels):
-                        here, there = t * a_pixel, ((row * Q + first + t) * G + first_group) * K
-                        copy(grad_weight, here, grad_mask, there, a_pixel, one)
-                        copy(grad_fraction, 2 * here, grad_offset, 2 * there, 2 * a_pixel, stretch)
+                    if own:
+                        if logits:
+                            softmax_backward(weight[:points], grad_weight[:points], K)
+                        begin = (row * Q + first) * G * K
+                        copy(grad_weight[:points], grad_mask[begin : begin + points], one)
+                        copy(grad_fraction[: 2 * points], grad_offset[2 * begin : 2 * (begin + points)], stretch)
 
     return dcnv3_backward

@@ -6,8 +6,9 @@ constant of the compiled code, split into powers of two: 30 channels in float32 
 vectors to the machine, two instructions for one of 512 bits where there is no AVX-512.
 
 Arrays, all one-dimensional and contiguous: `pixel` (points) number of the pixel at each point's top left corner, y * W + x;
-`inside` (points) one bit a corner, 1 top left, 2 top right, 4 bottom left, 8 bottom right; `fraction` (points * 2) how far x
-and y lie beyond that corner; `weight` (points) the mask. A corner without its bit is never read.
+`inside` (points) one bit a corner, 1 top left, 2 top right, 4 bottom left, 8 bottom right, and in the backward four more in
+the same order, for the corners of `grad_value` to add to; `fraction` (points * 2) how far x and y lie beyond that corner;
+`weight` (points) the mask. A corner without its bit is never touched.
 """
 
 from collections.abc import Callable, Iterator
@@ -132,21 +133,29 @@ class _Code:
         across, down = ([self.builder.fsub(one, fraction), fraction] for fraction in fractions)
         return across, down
 
-    def each_corner(self, corner: ir.Value, inside: ir.Value, visit: Callable[[int, ir.Value], None]) -> None:
-        """Call `visit(number, address)` for the corners inside; most points have all four, so these are asked first."""
+    def each_corner(self, corner: ir.Value, inside: ir.Value, *visits: Callable[[int, ir.Value], None]) -> None:
+        """Call `visit(number, address)` for the corners with a bit, of every visit's own four bits.
+
+        Most points have all of them, so these are asked first.
+        """
         builder = self.builder
         below = builder.add(corner, self.value["line_step"])
         step = self.value["pixel_step"]
         addresses = [corner, builder.add(corner, step), below, builder.add(below, step)]
-        with builder.if_else(builder.icmp_signed("==", inside, inside.type(15)), likely=True) as (whole, part):
+        with builder.if_else(builder.icmp_signed("==", inside, inside.type(16 ** len(visits) - 1)), likely=True) as (
+            whole,
+            part,
+        ):
             with whole:
                 for number, address in enumerate(addresses):
-                    visit(number, address)
+                    for visit in visits:
+                        visit(number, address)
             with part:
                 for number, address in enumerate(addresses):
-                    bit = builder.and_(inside, inside.type(1 << number))
-                    with builder.if_then(builder.icmp_signed("!=", bit, inside.type(0))):
-                        visit(number, address)
+                    for place, visit in enumerate(visits):
+                        bit = builder.and_(inside, inside.type(1 << number << 4 * place))
+                        with builder.if_then(builder.icmp_signed("!=", bit, inside.type(0))):
+                            visit(number, address)
 
 
 _GATHER = ("value", "image", "pixel_step", "line_step", "pixel", "inside", "fraction", "weight", "first", "points")
@@ -238,13 +247,15 @@ def _weigh_and_add_backward(
             for slot in slots:
                 builder.store(ir.Constant(code.real, 0.0), slot)
 
-            def visit(number: int, address: ir.Value) -> None:
+            def read(number: int, address: ir.Value) -> None:
                 builder.store(code.dot(code.load("value", address), gradient), slots[number])
+
+            def add(number: int, address: ir.Value) -> None:
                 share = builder.fmul(mask, builder.fmul(down[number // 2], across[number % 2]))
                 old = code.load("grad_value", address)
                 code.store([code.fused(*three) for three in zip(gradient, code.spread(share), old)], "grad_value", address)
 
-            code.each_corner(corner, bits, visit)
+            code.each_corner(corner, bits, read, add)
             top_left, top_right, bottom_left, bottom_right = (builder.load(slot) for slot in slots)
 
             def mix(a: ir.Value, b: ir.Value, shares: list[ir.Value]) -> ir.Value:
