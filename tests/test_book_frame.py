@@ -15,7 +15,7 @@ from helpers import ROOT
 from vistalib.viz.style import PAGE_COLORS
 
 BOOK, NOTEBOOKS = ROOT / "book", sorted((ROOT / "notebooks").glob("*.ipynb"))
-ROOMS = ("data", "ops", "models", "train", "evaluate", "recipes", "viz", "course")
+ROOMS = ("data", "ops", "models", "train", "evaluate", "recipes", "viz", "course", "bench")
 MOST_LINES = 15  # of a code cell that is not folded
 
 

@@ -13,7 +13,7 @@ from helpers import ROOT, run_python
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 KERNELS = tomllib.loads((ROOT / "kernels/pyproject.toml").read_text(encoding="utf-8"))
-ROOMS = ("ops", "models", "data", "train", "evaluate", "recipes", "viz", "course")
+ROOMS = ("ops", "models", "data", "train", "evaluate", "recipes", "viz", "course", "bench")
 NAMES = {
     "ops": "dcnv3 DCNv3 backend_status sampling_locations",
     "models": "InternImage UPerHead SegFormerHead FCNHead Segmentor create_model list_models from_released to_released",
@@ -48,6 +48,7 @@ def test_everything_a_room_exports_exists(room: str) -> None:
         ("vistalib.train", "cv2 PIL datasets tyro seaborn matplotlib torch_scatter ipywidgets"),
         ("vistalib.data", "datasets tyro seaborn matplotlib torch_scatter ipywidgets"),
         ("vistalib.viz", "datasets tyro seaborn matplotlib torch_scatter ipywidgets"),
+        ("vistalib.bench", "datasets tyro seaborn matplotlib torch_scatter ipywidgets"),
         ("vistalib.recipes", "datasets tyro seaborn matplotlib torch_scatter ipywidgets"),
     ],
     ids=lambda value: value if value.startswith("vistalib") else "",

@@ -1,4 +1,4 @@
-"""What a person looks at: label maps in colour, figures of training and evaluation, sampling points, the report.
+"""What a person looks at: label maps in colour, figures of training, evaluation and speed, sampling points, the report.
 
 Importing this needs numpy alone; what draws needs seaborn and says so where it is missing.
 """
@@ -8,11 +8,13 @@ from vistalib.viz.overlay import colorize, overlay, triptych, wrong_pixels
 from vistalib.viz.plots import plot_confusion, plot_curves, plot_images, plot_iou_bars
 from vistalib.viz.report import write_report
 from vistalib.viz.sampling import plot_sampling
+from vistalib.viz.speed import plot_bench
 
 __all__ = [
     "colorize",
     "figure_svg",
     "overlay",
+    "plot_bench",
     "plot_confusion",
     "plot_curves",
     "plot_images",
