@@ -67,7 +67,7 @@ def demo(
     seed: int = 0,
     data: Path | None = None,
     vistas: tuple[int, int] = (112, 16),
-    cityscapes: tuple[int, int] = (4, 32),
+    cityscapes: tuple[int, int] = (12, 32),
     shrink: int = 1,
 ) -> None:
     """Draw streets, pretrain, finetune, evaluate, compare, report: the whole story in ten minutes on two cores.

@@ -44,7 +44,7 @@ class DemoSettings:
     """Seed of the weights and of the order of the images; the streets stay the same."""
     vistas: tuple[int, int] = (112, 16)
     """Images drawn for training and validation in the Vistas layout."""
-    cityscapes: tuple[int, int] = (4, 32)
+    cityscapes: tuple[int, int] = (12, 32)
     """Images drawn for training and validation in the Cityscapes layout."""
     shrink: int = 1
     """Divide every number of iterations by this, to try the machinery."""

@@ -1,9 +1,8 @@
 """Recipes for a machine without a GPU: the same code and the same schedule in miniature.
 
 The demo's four recipes share one model, one crop and the batch of 16 that the released schedules have; a crop covers a
-quarter of an image at ratio 1, as theirs does. They differ in what they train on and for how long. Finetuning keeps to a low
-rate: a high one, on a few streets of two towns, costs what the network knew of all others. The two controls start from random
-weights, one with the finetuning budget and one with the budget of both stages.
+quarter of an image at ratio 1, as theirs does. They differ in what they train on and for how long; finetuning goes on
+at a lower rate. The two controls start from random weights, one with the finetuning budget and one with the budget of both stages.
 """
 
 from vistalib.data import AugmentationSettings
