@@ -2,7 +2,7 @@
 
 The demo's four recipes share one model, one crop and the batch of 16 that the released schedules have; a crop covers a
 quarter of an image at ratio 1, as theirs does. They differ in what they train on and for how long; finetuning goes on
-at a lower rate. The two controls start from random weights, one with the finetuning budget and one with the budget of both stages.
+at a lower rate. The two controls start from random weights: one with the finetuning budget, one with that of both stages.
 """
 
 from vistalib.data import AugmentationSettings
