@@ -76,6 +76,15 @@ def test_training_on_own_data_then_evaluating_gives_the_same_score(trained: Path
     assert read_json(tmp_path / "score.json")["mean_iou"] == read_json(trained / "evaluation.json")["mean_iou"]
 
 
+def test_a_place_that_cannot_be_written_is_known_before_the_evaluation(
+    trained: Path, own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status("evaluate", trained, "--folder", own, "--json", own) == 1
+    printed = capsys.readouterr()
+    assert "could not be written" in printed.err
+    assert "evaluating" not in printed.out + printed.err
+
+
 def test_predict_writes_a_label_map_and_an_overlay_of_the_size_of_the_photograph(
     trained: Path, own: Path, tmp_path: Path
 ) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import tyro
 
-from vistalib.files import replacing, write_json
+from vistalib.files import check_writable, replacing, write_json
 
 if TYPE_CHECKING:  # the rooms bring torch along; `vistalib --help` does without
     from vistalib.recipes import Dataset, Recipe, Roots
@@ -183,6 +183,8 @@ def evaluate(
     from vistalib.evaluate import MULTI_SCALES, evaluate_dataset
     from vistalib.recipes import open_run, same_classes
 
+    if json is not None:
+        check_writable(json)
     dataset = datasets.only(split, training=False)
     trained = open_run(run, device=device)
     same_classes(trained.classes, dataset.classes)
@@ -404,6 +406,8 @@ def bench_op(
         settings = operator_settings(chosen, device=device, quick=quick)
     except ValueError as error:
         raise UsageError(str(error)) from None
+    for path in filter(None, (json, figure)):
+        check_writable(path)
     run = OperatorBench(settings)
     print(f"vistalib: this will take about {run.estimate():.0f} s", file=sys.stderr)
     if run.load is not None and run.load > 0.5:
