@@ -27,7 +27,29 @@ def test_status_has_a_row_for_every_backend() -> None:
     rows = {row.name: row for row in backend_status()}
     assert list(rows) == ["torch", "numba", "numba-cuda", "cuda"]
     assert rows["torch"].usable
-    assert [rows[name].reason for name in ("numba-cuda", "cuda")] == ["not part of this version"] * 2
+    assert rows["cuda"].reason == "not part of this version"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_without_a_gpu_the_kernels_for_gpus_say_so() -> None:
+    row = next(row for row in backend_status() if row.name == "numba-cuda")
+    assert (row.usable, row.reason, row.repair) == (False, "PyTorch finds no NVIDIA GPU here", None)
+
+
+def test_numba_cuda_refuses_tensors_of_cpus() -> None:
+    inputs = random_inputs()
+    with pytest.raises(ValueError, match="backend 'numba-cuda' runs on CUDA tensors, got device cpu"):
+        dcnv3(*inputs.tensors, **inputs.settings, backend="numba-cuda")
+
+
+def test_without_its_package_numba_cuda_names_the_command() -> None:
+    printed = run_python(
+        "import sys; sys.modules['numba_cuda'] = None\n"
+        "from vistalib.ops.backends import choose_backend\n"
+        "try:\n    choose_backend('numba-cuda', 'cuda')\n"
+        "except ModuleNotFoundError as error:\n    print(error)"
+    )
+    assert printed.startswith("backend 'numba-cuda' is not installed; run: python -m pip install \"vistalib-kernels[cu1")
 
 
 def test_auto_takes_numba_on_cpus() -> None:
@@ -47,7 +69,6 @@ def test_auto_takes_torch_on_other_devices() -> None:
     ("name", "sentence"),
     [
         ("cuda", "not part of this version"),
-        ("numba-cuda", "not part of this version"),
         ("fast", "backend must be one of auto, torch, numba, numba-cuda, cuda, got 'fast'"),
     ],
 )

@@ -11,10 +11,12 @@ from types import ModuleType
 
 import torch
 
-NOT_BUILT = ("numba-cuda", "cuda")  # named in the interface, not part of this version
-NAMES = ("auto", "torch", "numba", *NOT_BUILT)
+NOT_BUILT = ("cuda",)  # named in the interface, not part of this version
+NAMES = ("auto", "torch", "numba", "numba-cuda", *NOT_BUILT)
 INSTALL_NUMBA = "python -m pip install vistalib-kernels"
 REPAIR_NUMBA = "python -m pip install --force-reinstall vistalib-kernels"
+INSTALL_NUMBA_CUDA = f'python -m pip install "vistalib-kernels[cu{(torch.version.cuda or "13").split(".")[0]}]"'
+REPAIR_NUMBA_CUDA = f"{INSTALL_NUMBA_CUDA} --force-reinstall"
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,13 @@ class BackendStatus:
 
 def backend_status() -> tuple[BackendStatus, ...]:
     """One record a backend, slowest first. Never raises: what is broken is told in `reason`."""
-    return (BackendStatus("torch", True, "runs on every device"), _numba_status(), *(_not_built(name) for name in NOT_BUILT))
+    rows = BackendStatus("torch", True, "runs on every device"), _numba_status(), _numba_cuda_status()
+    return (*rows, *(_not_built(name) for name in NOT_BUILT))
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch leaves it unannotated
 def choose_backend(backend: str, device_type: str) -> str:
-    """The backend that a call with `backend` on `device_type` gets: "torch" or "numba".
+    """The backend that a call with `backend` on `device_type` gets: "torch", "numba" or "numba-cuda".
 
     Raises `ValueError` for a name that does not exist or does not fit the device, `ModuleNotFoundError` where the package it
     needs is missing, and `RuntimeError` where that package is broken.
@@ -45,6 +48,14 @@ def choose_backend(backend: str, device_type: str) -> str:
         raise ValueError(f"backend must be one of {', '.join(NAMES)}, got {backend!r}; use 'auto'")
     if backend == "numba" and device_type != "cpu":
         raise ValueError(f"backend 'numba' runs on CPU tensors, got device {device_type}; use backend='auto' or .to('cpu')")
+    if backend == "numba-cuda":
+        if device_type != "cuda":
+            raise ValueError(
+                f"backend 'numba-cuda' runs on CUDA tensors, got device {device_type}; use backend='auto' or .to('cuda')"
+            )
+        if numba_cuda() is None:
+            raise ModuleNotFoundError(f"backend 'numba-cuda' is not installed; run: {INSTALL_NUMBA_CUDA}")
+        return "numba-cuda"
     if backend == "torch" or device_type != "cpu":
         return "torch"
     if numba_cpu() is not None:
@@ -89,6 +100,37 @@ def _numba_status() -> BackendStatus:
     if module is None:
         return BackendStatus("numba", False, "not installed", INSTALL_NUMBA)
     return BackendStatus("numba", True, "runs on CPUs")
+
+
+@cache
+def numba_cuda() -> ModuleType | None:
+    """The Numba kernels for GPUs, or None where they or numba-cuda are not installed; `RuntimeError` where they do not load."""
+    try:
+        import numba_cuda as package  # noqa: F401  # numba alone has an older numba.cuda, which is not enough
+        import vistalib_kernels.numba_cuda
+
+        return vistalib_kernels.numba_cuda
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name in ("numba_cuda", "vistalib_kernels"):
+            return None
+        raise RuntimeError(
+            f"backend 'numba-cuda' is installed but does not load: {type(error).__name__}: {error}; "
+            f"run: {REPAIR_NUMBA_CUDA}, or pass backend='torch' until then"
+        ) from error
+
+
+def _numba_cuda_status() -> BackendStatus:
+    if not torch.cuda.is_available():
+        return BackendStatus("numba-cuda", False, "PyTorch finds no NVIDIA GPU here")
+    try:
+        module = numba_cuda()
+    except RuntimeError as error:
+        return BackendStatus("numba-cuda", False, str(error), REPAIR_NUMBA_CUDA)
+    if module is None:
+        return BackendStatus("numba-cuda", False, "not installed", INSTALL_NUMBA_CUDA)
+    if not module.cuda.is_available():
+        return BackendStatus("numba-cuda", False, f"Numba finds no GPU: {module.cuda.cuda_error()}", REPAIR_NUMBA_CUDA)
+    return BackendStatus("numba-cuda", True, "runs on NVIDIA GPUs; the version to read")
 
 
 def _not_built(name: str) -> BackendStatus:

@@ -29,7 +29,8 @@ def dcnv3(
     int or (height, width). With `mask_is_logits` the softmax over the K points is part of the operator. Returns
     (N, P, Q, C) in the dtype of `value`. Differentiable once in all three tensors.
 
-    `backend` is "auto" (Numba on CPUs where `vistalib-kernels` is installed, PyTorch elsewhere), "torch" or "numba".
+    `backend` is "auto" (Numba on CPUs where `vistalib-kernels` is installed, PyTorch elsewhere), "torch", "numba" or
+    "numba-cuda", the readable GPU kernels.
     Raises `ValueError` for arguments that do not fit together, `ModuleNotFoundError` for a backend that is not installed.
     """
     kernel_size, stride, padding, dilation = pair(kernel_size), pair(stride), pair(padding), pair(dilation)

@@ -1,4 +1,4 @@
-"""The operators as PyTorch knows them: `torch.ops.vistalib.dcnv3_torch` and `dcnv3_numba`, each with its `_backward`.
+"""The operators as PyTorch knows them: `torch.ops.vistalib.dcnv3_torch`, `dcnv3_numba` and so on, each with its `_backward`.
 
 One operator a backend, since two kernels registered for one device would silently replace each other. Every one of them has
 the same four parts: a kernel for its devices, a fake that knows shapes only (for torch.compile and torch.export), autograd, and
@@ -6,6 +6,7 @@ autocast, which lets offset and mask follow the dtype of value. Arguments are ch
 """
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, Protocol
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.library import Library
 
-from vistalib.ops.backends import numba_cpu
+from vistalib.ops.backends import numba_cpu, numba_cuda
 from vistalib.ops.definition import dcnv3_definition, dcnv3_gradients
 
 # groups, kernel_size, stride, padding, dilation, offset_scale, mask_is_logits
@@ -119,23 +120,28 @@ def _torch_backward(
     return dcnv3_gradients(grad_output, value, offset, mask, **_named(settings))
 
 
-def _numba_forward(value: Tensor, offset: Tensor, mask: Tensor, *settings: Any) -> Tensor:
-    kernels = numba_cpu()
-    assert kernels is not None, "choose_backend has answered for it"
-    output: Tensor = kernels.forward(value, offset, mask, **_named(settings))
-    return output
+def _of_package(kernels: Callable[[], ModuleType | None]) -> tuple[Forward, Backward]:
+    """The two kernels of a module of `vistalib_kernels`, opened at their first call; `choose_backend` has seen it there."""
 
+    def forward(value: Tensor, offset: Tensor, mask: Tensor, *settings: Any) -> Tensor:
+        module = kernels()
+        assert module is not None
+        output: Tensor = module.forward(value, offset, mask, **_named(settings))
+        return output
 
-def _numba_backward(
-    grad_output: Tensor, value: Tensor, offset: Tensor, mask: Tensor, *settings: Any
-) -> tuple[Tensor, Tensor, Tensor]:
-    kernels = numba_cpu()
-    assert kernels is not None, "choose_backend has answered for it"
-    gradients: tuple[Tensor, Tensor, Tensor] = kernels.backward(grad_output, value, offset, mask, **_named(settings))
-    return gradients
+    def backward(
+        grad_output: Tensor, value: Tensor, offset: Tensor, mask: Tensor, *settings: Any
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        module = kernels()
+        assert module is not None
+        gradients: tuple[Tensor, Tensor, Tensor] = module.backward(grad_output, value, offset, mask, **_named(settings))
+        return gradients
+
+    return forward, backward
 
 
 OPERATORS = {
     "torch": _register("dcnv3_torch", "CompositeExplicitAutograd", _torch_forward, _torch_backward),
-    "numba": _register("dcnv3_numba", "CPU", _numba_forward, _numba_backward),
+    "numba": _register("dcnv3_numba", "CPU", *_of_package(numba_cpu)),
+    "numba-cuda": _register("dcnv3_numba_cuda", "CUDA", *_of_package(numba_cuda)),
 }

@@ -1,0 +1,15 @@
+"""The backends and devices that tests of the operator are tried on."""
+
+import pytest
+import torch
+
+from vistalib.ops import backend_status
+
+GPU_PAIRS = [("torch", "cuda"), ("numba-cuda", "cuda"), ("cuda", "cuda")] if torch.cuda.is_available() else []
+
+
+def skip_unusable(backend: str) -> None:
+    """End the test as skipped, with the reason that `backend_status` gives, where `backend` does not run here."""
+    row = next(row for row in backend_status() if row.name == backend)
+    if not row.usable:
+        pytest.skip(f"backend {backend!r}: {row.reason}")
