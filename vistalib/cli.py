@@ -85,11 +85,11 @@ def demo(
 
     record = run_demo(out, DemoSettings(seed, vistas, cityscapes, shrink), data=data)
     report = write_report(out)
-    print(f"\n{'':44}  mIoU   pixel accuracy")
-    for run in record["runs"]:
-        for scored in run["evaluations"]:
-            title = f"{run['title']}, {scored['mode']}"
-            print(f"{title:44}{100 * scored['mean_iou']:5.1f}%           {100 * scored['pixel_accuracy']:5.1f}%")
+    scored = [(f"{run['title']}, {found['mode']}", found) for run in record["runs"] for found in run["evaluations"]]
+    width = max(len(title) for title, _ in scored)
+    print(f"\n{'':{width}}   mIoU   pixel accuracy")
+    for title, found in scored:
+        print(f"{title:{width}}{100 * found['mean_iou']:6.1f}%{100 * found['pixel_accuracy']:16.1f}%")
     print(f"\n{record['seconds'] / 60:.1f} minutes, {record['peak_memory_mb'] / 1000:.1f} GB of memory at most")
     print(f"The report: {report.resolve()}")
 
