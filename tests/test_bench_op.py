@@ -79,15 +79,15 @@ def test_the_table_names_every_case_and_fits_a_terminal(record: dict[str, Any]) 
 
 
 def test_the_figure_draws_every_time_and_a_roofline(record: dict[str, Any], tmp_path: Path) -> None:
-    write_json(tmp_path / "record.json", record)
+    rows = [row for row in record["rows"] if row["dtype"] == "float32"]
+    write_json(tmp_path / "record.json", record | {"rows": rows})
     figure = plot_bench(read_json(tmp_path / "record.json"))
     *panels, roofline = figure.axes
-    assert len(panels) == 2 * 2 * 3  # dtype, cache, direction
+    assert len(panels) == 2 * 3  # cache, direction
     assert [tick.get_text() for tick in panels[0].get_xticklabels()] == ["nano3", "nano4"]
     floors = [path.vertices[0, 1] for lines in panels[0].collections for path in lines.get_paths()]
-    forward = [row for row in record["rows"] if (row["dtype"], row["direction"]) == ("float32", "forward")]
-    assert floors == list(dict.fromkeys(1e3 * row["floor"] for row in forward))
-    assert len(roofline.collections[0].get_offsets()) == len(record["rows"])
+    assert floors == list(dict.fromkeys(1e3 * row["floor"] for row in rows if row["direction"] == "forward"))
+    assert len(roofline.collections[0].get_offsets()) == len(rows)
     figure.savefig(tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 10_000
 
@@ -138,10 +138,11 @@ def test_quick_keeps_what_is_given() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("default::DeprecationWarning")  # of the code generator's own parts
 def test_compiled_operators_are_timed_too() -> None:
-    settings = OperatorSettings(**SMALL | {"stages": (4,)}, modes=("compiled",))
-    record = OperatorBench(settings).run()
-    rows = {(row["implementation"], row["mode"], row["direction"]) for row in record["rows"]}
+    bench = OperatorBench(OperatorSettings(**SMALL | {"stages": (4,)}, modes=("compiled",)))
+    rows = {(row["implementation"], row["mode"], row["direction"]) for row in bench.run()["rows"]}
+    assert [(where, why) for where, why in bench.left_out.items() if "compiled" in where] == []
     names = {("torch", "compiled"), ("grid_sample", "compiled"), ("grid_sample", "eager")}
     assert rows == {(*name, direction) for name in names for direction in ("forward", "backward", "both")}
 

@@ -27,6 +27,7 @@ from vistalib.provenance import provenance
 
 REFERENCE = ("grid_sample", "eager")
 AGREES = 0.05  # relative L2 distance: rounding to bfloat16 makes less than 0.005, a wrong order of points or pairs about 1
+REASON = 300  # characters of why an implementation is left out
 SHARE = {"forward": 1 / 3, "backward": 1.0, "both": 1.0}  # of the time of "both", with what is called but not timed
 COMPILING = 20.0  # seconds for an operator, its backward among them
 Label = tuple[str, str]  # implementation and mode
@@ -141,7 +142,7 @@ class OperatorBench:
                 trials[label] = Captured(trial) if captured else trial
             except Exception as error:  # others' code may refuse a shape, dtype or machine in any way it likes
                 where = f"{' '.join(label)}, {case.work.name} {case.work.crop or ''}, {case.dtype}, {direction}"
-                self.left_out[where] = f"{type(error).__name__}: {error}".partition("\n")[0]
+                self.left_out[where] = " ".join(f"{type(error).__name__}: {error}".split())[:REASON]
         return trials, errors
 
     def _results(
@@ -157,7 +158,8 @@ class OperatorBench:
     def _operator(self, case: Case, label: Label) -> Operator:
         """The contestant's operator, compiled where that is the mode; kept for as long as workload and dtype stay."""
         if self._operators_for != (case.work, case.dtype):
-            torch.compiler.reset()  # each shape is compiled by itself, however many there were before
+            if "compiled" in self.settings.modes:
+                torch.compiler.reset()  # each shape is compiled by itself, however many there were before
             self._operators, self._operators_for = {}, (case.work, case.dtype)
         if label not in self._operators:
             run = self.contestants[label].bind(case.work, self.device)
