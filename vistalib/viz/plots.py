@@ -46,7 +46,7 @@ def plot_curves(logs: Mapping[str, Sequence[LogLine]]) -> "Figure":
             panel.set_xlabel("iteration")
             panel.set_ylim(bottom=0)
         axes["learning rate"].yaxis.set_major_formatter(lambda value, _: f"{value:.1e}".replace("e-0", "e-") if value else "0")
-        figure.legend(loc="outside upper left", ncols=min(len(logs), 4))
+        figure.legend(loc="outside upper left", ncols=min(len(logs), 2))
     return figure
 
 
@@ -95,7 +95,7 @@ def plot_iou_bars(
         axes.set(xlim=(0, 100), ylim=(len(classes) - 0.5, -0.5), xlabel="IoU, %")
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
-        figure.legend(loc="outside upper left", ncols=min(len(iou), 3))
+        figure.legend(loc="outside upper left", ncols=min(len(iou), 2))
     return figure
 
 
