@@ -1,6 +1,7 @@
 """Cases for the operator: recorded ones and random ones."""
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from vistalib.ops import output_size
 
+NAMES = ("output", "value", "offset", "mask")  # of a result and the gradients that belong to it
 FOLDER = Path(__file__).parent / "data" / "dcnv3_op"
 RECORDED = sorted(path.stem for path in FOLDER.glob("*.npz"))
 
@@ -94,3 +96,15 @@ def worst(actual: Tensor, expected: Tensor) -> float:
     assert torch.equal(actual.isnan(), expected.isnan())
     difference = (actual.detach().double() - expected.detach().double()).nan_to_num(nan=0.0)
     return float(difference.abs().max()) if difference.numel() else 0.0
+
+
+def disagreements(results: Sequence[Tensor], truth: dict[str, Tensor], tolerance: float = 1e-12) -> list[str]:
+    """Which of output and gradients, given in the order of NAMES, are further from the truth than `tolerance`."""
+    return [name for name, result in zip(NAMES, results, strict=True) if not worst(result, truth[name]) <= tolerance]
+
+
+def called(call: Callable[..., Tensor], inputs: Inputs, **more: Any) -> tuple[Tensor, ...]:
+    """Output of `call` and its gradients of value, offset and mask by autograd."""
+    tensors = [tensor.detach().clone().requires_grad_() for tensor in inputs.tensors]
+    output = call(*tensors, **inputs.settings, **more)
+    return (output.detach(), *torch.autograd.grad(output, tensors, inputs.grad_output))

@@ -7,6 +7,7 @@ import torch
 from ops_helpers import random_inputs, worst
 from torch.utils.checkpoint import checkpoint
 
+from vistalib.models import Segmentor, create_model
 from vistalib.ops import DCNv3, dcnv3
 
 BACKENDS = ("torch", "numba")
@@ -31,11 +32,33 @@ def image(*shape: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(1))
 
 
-def test_opcheck_passes(backend: str) -> None:
-    inputs = random_inputs(group_channels=4)
-    tensors = [tensor.requires_grad_() for tensor in inputs.tensors]
+def segmentor(backend: str) -> Segmentor:
+    torch.manual_seed(0)
+    model = create_model("upernet_internimage_nano", num_classes=5)
+    for module in model.modules():
+        if isinstance(module, DCNv3):
+            module.backend = backend
+            torch.nn.init.normal_(module.offset.weight, std=0.3)
+    return model.eval()
+
+
+SETTINGS = (2, [3, 2], [1, 2], [1, 0], [1, 1], 1.3)  # groups, kernel, stride, padding, dilation, offset scale
+SIZES = {"kernel_size": (3, 2), "stride": (1, 2), "padding": (1, 0)}
+
+
+@pytest.mark.parametrize("logits", [False, True], ids=["mask", "logits"])
+@pytest.mark.parametrize("needed", [(True, True, True), (False, True, False), (False, False, False)], ids=str)
+def test_opcheck_passes(backend: str, logits: bool, needed: tuple[bool, ...]) -> None:
+    tensors = [tensor.requires_grad_(need) for tensor, need in zip(random_inputs(**SIZES).tensors, needed)]
     operator = getattr(torch.ops.vistalib, f"dcnv3_{backend}").default
-    results = torch.library.opcheck(operator, (*tensors, 2, [3, 3], [1, 1], [1, 1], [1, 1], 1.0, True))
+    results = torch.library.opcheck(operator, (*tensors, *SETTINGS, logits))
+    assert set(results.values()) == {"SUCCESS"}
+
+
+def test_opcheck_passes_for_the_backward_operator(backend: str) -> None:
+    inputs = random_inputs(**SIZES)
+    operator = getattr(torch.ops.vistalib, f"dcnv3_{backend}_backward").default
+    results = torch.library.opcheck(operator, (inputs.grad_output, *inputs.tensors, *SETTINGS, True))
     assert set(results.values()) == {"SUCCESS"}
 
 
@@ -66,6 +89,44 @@ def test_a_layer_exports_as_one_operator(backend: str) -> None:
     assert worst(program.module()(x), model(x)) < 1e-5  # measured 0
 
 
+@pytest.mark.parametrize("dynamic", [False, True], ids=["one-size", "any-size"])
+def test_a_whole_model_compiles_without_a_graph_break(backend: str, dynamic: bool) -> None:
+    model, x = segmentor(backend), image(1, 3, 64, 64)
+    compiled = torch.compile(model, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    with torch.no_grad():
+        assert worst(compiled(x), model(x)) < 1e-5  # measured 0
+        if dynamic:
+            other = image(2, 3, 64, 96)
+            assert worst(compiled(other), model(other)) < 1e-5  # measured 0
+
+
+def test_a_whole_model_exports_for_any_batch(backend: str) -> None:
+    model, x = segmentor(backend), image(2, 3, 64, 64)
+    program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("images", min=1, max=8)},))
+    calls = [str(node.target) for node in program.graph.nodes].count(f"vistalib.dcnv3_{backend}.default")
+    assert calls == sum(isinstance(module, DCNv3) for module in model.modules())
+    other = image(3, 3, 64, 64)
+    assert worst(program.module()(other), model(other)) < 1e-5  # measured 0
+
+
+@pytest.mark.slow
+def test_a_layer_compiles_to_machine_code(backend: str) -> None:
+    model, x = layer(backend), image(1, 5, 6, 8).requires_grad_()
+    compiled = torch.compile(model, fullgraph=True)
+    (grad,) = torch.autograd.grad(model(x).square().sum(), x)
+    (grad_compiled,) = torch.autograd.grad(compiled(x).square().sum(), x)
+    assert worst(grad_compiled, grad) < 1e-4 * float(grad.abs().max())  # measured 4e-7
+
+
+def test_a_compiled_layer_keeps_to_autocast(backend: str) -> None:
+    model, x = layer(backend), image(1, 5, 6, 8)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        expected = model(x)
+        assert expected.dtype == torch.bfloat16
+        assert torch.equal(compiled(x), expected)
+
+
 def test_autocast_runs_the_operator_in_the_dtype_of_value(backend: str) -> None:
     inputs = random_inputs(dtype=torch.float32)
     value = inputs.value.bfloat16()
@@ -93,10 +154,14 @@ def test_sixteen_bit_tensors_are_summed_in_float32(backend: str, dtype: torch.dt
     assert worst(output, exact.to(dtype)) <= 2**-6  # one unit in the last place of bfloat16 at 2..4; measured 0
 
 
-def test_gradients_reach_a_checkpointed_layer(backend: str) -> None:
+@pytest.mark.parametrize("reentrant", [False, True], ids=["non-reentrant", "reentrant"])
+def test_gradients_reach_a_checkpointed_layer(backend: str, reentrant: bool) -> None:
     model, x = layer(backend), image(1, 5, 6, 8).requires_grad_()
-    (grad,) = torch.autograd.grad(model(x).square().sum(), x)
-    (again,) = torch.autograd.grad(checkpoint(model, x, use_reentrant=False).square().sum(), x)
+    model(x).square().sum().backward()
+    assert x.grad is not None
+    grad, x.grad = x.grad, None
+    checkpoint(model, x, use_reentrant=reentrant).square().sum().backward()
+    again = x.grad
     assert torch.equal(again, grad)
 
 

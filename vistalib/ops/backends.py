@@ -65,40 +65,39 @@ def choose_backend(backend: str, device_type: str) -> str:
     return "torch"
 
 
-@cache
 def numba_cpu() -> ModuleType | None:
     """The Numba kernels, or None where they are not installed; `RuntimeError` where they are installed and do not load."""
+    found = _load_numba_cpu()
+    if isinstance(found, Exception):
+        raise RuntimeError(
+            f"backend 'numba' {_broken(found)}; run: {REPAIR_NUMBA}, or pass backend='torch' until then"
+        ) from found
+    return found
+
+
+@cache  # of the first error, too: a second attempt to import what is broken often fails for another, misleading reason
+def _load_numba_cpu() -> ModuleType | Exception | None:
     try:
-        import numba  # noqa: F401  # first, so that a missing numba is told from a broken one
-        import vistalib_kernels
+        import numba  # noqa: F401  # first, so that it is the one named where it is missing
+        import vistalib_kernels.numba_cpu
+
+        return vistalib_kernels.numba_cpu
     except ModuleNotFoundError as error:
-        if error.name in ("numba", "vistalib_kernels"):
-            return None
-        raise _broken(error) from error
+        return None if error.name in ("numba", "vistalib_kernels") else error
     except Exception as error:
-        raise _broken(error) from error
-    try:
-        from vistalib_kernels import numba_cpu
-    except Exception as error:
-        raise _broken(error) from error
-    assert vistalib_kernels.__version__
-    return numba_cpu
+        return error
 
 
-def _broken(error: Exception) -> RuntimeError:
-    return RuntimeError(
-        f"backend 'numba' is installed but does not load: {type(error).__name__}: {error}; "
-        f"run: {REPAIR_NUMBA}, or pass backend='torch' until then"
-    )
+def _broken(error: Exception) -> str:
+    return f"is installed but does not load: {type(error).__name__}: {error}"
 
 
 def _numba_status() -> BackendStatus:
-    try:
-        module = numba_cpu()
-    except RuntimeError as error:
-        return BackendStatus("numba", False, str(error), REPAIR_NUMBA)
-    if module is None:
+    found = _load_numba_cpu()
+    if found is None:
         return BackendStatus("numba", False, "not installed", INSTALL_NUMBA)
+    if isinstance(found, Exception):
+        return BackendStatus("numba", False, _broken(found), REPAIR_NUMBA)
     return BackendStatus("numba", True, "runs on CPUs")
 
 

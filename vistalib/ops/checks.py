@@ -6,6 +6,7 @@ from torch import Tensor
 from vistalib.ops.geometry import output_size
 
 Size = tuple[int, int]
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def check_arguments(
@@ -70,8 +71,10 @@ def _check_numbers(*, groups: int, kernel_size: Size, stride: Size, padding: Siz
 def _check_kinds(value: Tensor, offset: Tensor, mask: Tensor) -> None:
     """Devices and dtypes. Under autocast offset and mask follow the dtype of value, so there a mix is no mistake."""
     for name, tensor in (("value", value), ("offset", offset), ("mask", mask)):
-        if not tensor.dtype.is_floating_point:
-            raise ValueError(f"{name} must be of a floating dtype, got {tensor.dtype}; convert it with .float()")
+        if tensor.dtype not in DTYPES:
+            raise ValueError(
+                f"{name} must be float64, float32, bfloat16 or float16, got {tensor.dtype}; convert it with .float()"
+            )
         if tensor.device != value.device:
             raise ValueError(
                 f"value, offset and mask must be on one device, got value on {value.device} and {name} on {tensor.device}; "

@@ -12,6 +12,7 @@ section 3.1. Where the paper leaves a choice, this file follows the released CUD
   * points are counted down the columns of the window: k = column * kernel_height + row;
   * an offset is a pair (x, y) in input pixels, and `offset_scale` stretches window and offsets together about the centre;
   * the centre of a window of even extent is rounded towards its top left;
+  * padding is (height, width); the released PyTorch twin of that operator takes unequal ones the other way round: a bug;
   * a point at x <= -1, x >= W, y <= -1 or y >= H is dropped: it adds nothing and gets no gradient;
   * the interpolation cell begins at floor(x), so at a whole x the slope is value[x + 1] - value[x].
 

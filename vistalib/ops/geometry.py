@@ -4,18 +4,17 @@ Letters: N images, H x W input, P x Q output, C channels, G groups, D = C / G gr
 """
 
 from collections.abc import Sequence
+from numbers import Integral
 
 Pair = int | tuple[int, int]  # one number for both directions, or (height, width)
 
 
 def pair(size: int | Sequence[int]) -> tuple[int, int]:
-    """`size` as (height, width); one number stands for both. Raises `ValueError` for any other count."""
-    if isinstance(size, int):
-        return size, size
-    if len(size) != 2:
-        raise ValueError(f"a size must be one int or a pair (height, width), got {tuple(size)}; pass one or two numbers")
-    height, width = size
-    return int(height), int(width)
+    """`size` as (height, width); one number stands for both. Raises `ValueError` for anything else."""
+    sizes = tuple(size) if isinstance(size, Sequence) else (size, size)
+    if len(sizes) != 2 or not all(isinstance(one, Integral) for one in sizes):
+        raise ValueError(f"a size must be one int or a pair (height, width), got {size}; pass one or two whole numbers")
+    return int(sizes[0]), int(sizes[1])
 
 
 def output_size(

@@ -100,10 +100,11 @@ class DCNv3(nn.Module):
         """(N, H, W, C) -> (N, P, Q, C)."""
         value = self.input_proj(x)  # (N, H, W, C)
         seen = self._look(x)  # (N, P, Q, C)
+        offset, logits = self._predict(seen)  # (N, P, Q, G*K*2), (N, P, Q, G*K)
         output = dcnv3(
             value,
-            self.offset(seen),  # (N, P, Q, G*K*2)
-            self.mask(seen),  # (N, P, Q, G*K)
+            offset,
+            logits,
             groups=self.groups,
             kernel_size=self.kernel_size,
             stride=self.stride,
@@ -123,7 +124,7 @@ class DCNv3(nn.Module):
     def locations(self, x: Tensor) -> Tensor:
         """Where every output pixel samples for input `x` (N, H, W, C): (N, P, Q, G, K, 2), (x, y) in pixels of `x`."""
         return sampling_locations(
-            self.offset(self._look(x)),
+            self._predict(self._look(x))[0],
             groups=self.groups,
             kernel_size=self.kernel_size,
             stride=self.stride,
@@ -134,7 +135,7 @@ class DCNv3(nn.Module):
 
     def modulation(self, x: Tensor) -> Tensor:
         """How much each sample counts for input `x` (N, H, W, C): (N, P, Q, G, K), summing to 1 over K."""
-        logits: Tensor = self.mask(self._look(x))  # (N, P, Q, G*K)
+        logits = self._predict(self._look(x))[1]  # (N, P, Q, G*K)
         return split(logits, self.groups, self.kernel_size[0] * self.kernel_size[1]).softmax(-1)  # (N, P, Q, G, K)
 
     def extra_repr(self) -> str:
@@ -147,3 +148,11 @@ class DCNv3(nn.Module):
     def _look(self, x: Tensor) -> Tensor:
         seen: Tensor = self.dw_conv(x.permute(0, 3, 1, 2))
         return seen
+
+    def _predict(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Offset (N, P, Q, G*K*2) and mask logits (N, P, Q, G*K) by one matrix product: views of the channels of one tensor."""
+        weight = torch.cat((self.offset.weight, self.mask.weight))
+        bias = torch.cat((self.offset.bias, self.mask.bias))
+        both = F.linear(seen, weight, bias)  # (N, P, Q, G*K*3)
+        offset, logits = both.split_with_sizes((self.offset.out_features, self.mask.out_features), -1)
+        return offset, logits
