@@ -7,7 +7,7 @@ RUN := .venv/bin/python -m
 TEST := OMP_NUM_THREADS=1 $(RUN) pytest -n logical --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-all book check lint types imports format clean environment course
+.PHONY: help demo test test-slow test-all book check lint types imports format clean environment course gpu
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -26,6 +26,10 @@ test-all: test test-slow ## every test
 
 book: course ## the course as a website
 	.venv/bin/python book/build.py
+
+gpu: ## on a machine with an NVIDIA GPU: build, test, measure and train there, by the Python that has torch for it
+	$(or $(PYTHON),python3) tools/gpu.py all --out build/gpu
+	$(or $(PYTHON),python3) tools/gpu.py collect --out build/gpu
 
 check: lint types imports ## style, types, and who may import whom; what pre-commit runs too
 

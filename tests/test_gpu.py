@@ -1,0 +1,104 @@
+"""What only a GPU has: streams, CUDA graphs, order of additions; and the rehearsal of the script that runs on one."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from backend_pairs import GPU_PAIRS, skip_unusable
+from helpers import ROOT
+from ops_helpers import Inputs, random_inputs, worst
+from torch import Tensor
+
+from vistalib.ops import dcnv3
+
+PARTS = ("build", "test", "bench-op", "bench-model", "train")
+
+
+@pytest.fixture(params=[name for name, _ in GPU_PAIRS])
+def backend(request: pytest.FixtureRequest) -> str:
+    skip_unusable(request.param)
+    return str(request.param)
+
+
+def on_gpu(**shape: Any) -> Inputs:
+    return random_inputs(**{"group_channels": 16, "dtype": torch.float32, **shape}).to("cuda")
+
+
+def results(inputs: Inputs, backend: str) -> list[Tensor]:
+    tensors = [tensor.detach().requires_grad_() for tensor in inputs.tensors]
+    output = dcnv3(*tensors, **inputs.settings, mask_is_logits=True, backend=backend)
+    return [output.detach(), *torch.autograd.grad(output, tensors, inputs.grad_output)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+def test_tiny_inputs_run(backend: str, dtype: torch.dtype) -> None:
+    assert all(tensor.isfinite().all() for tensor in results(on_gpu(images=1, height=3, width=5, dtype=dtype), backend))
+
+
+def test_a_side_stream_gives_the_same_numbers(backend: str) -> None:
+    inputs = on_gpu(height=33, width=65)
+    expected = results(inputs, backend)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        found = results(inputs, backend)
+    torch.cuda.current_stream().wait_stream(stream)
+    for one, other in zip(expected, found):
+        assert worst(other.cpu(), one.cpu()) < 1e-4  # atomics add in any order
+
+
+def test_a_captured_graph_computes_from_new_numbers(backend: str) -> None:
+    inputs, other = on_gpu(seed=1), on_gpu(seed=2)
+    results(inputs, backend)
+    graph = torch.cuda.CUDAGraph()
+    torch.cuda.synchronize()
+    with torch.cuda.graph(graph):
+        captured = results(inputs, backend)
+    for mine, theirs in zip((*inputs.tensors, inputs.grad_output), (*other.tensors, other.grad_output)):
+        mine.copy_(theirs)
+    graph.replay()
+    for one, expected in zip(captured, results(other, backend)):
+        assert worst(one.cpu(), expected.cpu()) < 1e-4
+
+
+@pytest.fixture
+def deterministic() -> Iterator[None]:
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("deterministic")
+def test_deterministic_algorithms_repeat_to_the_bit_or_are_refused(backend: str) -> None:
+    inputs = on_gpu(height=40, width=40, spread=8.0)
+    if backend == "numba-cuda":
+        with pytest.raises(RuntimeError, match="is not deterministic"):
+            results(inputs, backend)
+        return
+    first = results(inputs, backend)
+    for _ in range(3):
+        assert all(torch.equal(a, b) for a, b in zip(first, results(inputs, backend)))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_without_a_gpu_the_script_names_the_rehearsal(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "tools" / "gpu.py"), "build", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "--dry-run rehearses everything" in done.stderr
+
+
+@pytest.mark.slow
+def test_every_part_can_be_rehearsed_on_a_cpu(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "tools" / "gpu.py"), "all", "--dry-run", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    records = {part: json.loads((tmp_path / f"{part}.json").read_text()) for part in PARTS}
+    assert all(record["dry_run"] and record["facts"]["commit"] for record in records.values())
+    assert {row["operator"] for row in records["bench-model"]["training"]} >= {"ours", "grid_sample"}
+    assert records["train"]["evaluation"]["images"] == 2
