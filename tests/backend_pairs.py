@@ -1,5 +1,8 @@
 """The backends and devices that tests of the operator are tried on."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 import torch
 
@@ -13,3 +16,14 @@ def skip_unusable(backend: str) -> None:
     row = next(row for row in backend_status() if row.name == backend)
     if not row.usable:
         pytest.skip(f"backend {backend!r}: {row.reason}")
+
+
+@contextmanager
+def default_device(backend: str, device: str) -> Iterator[None]:
+    """New tensors lie on `device` meanwhile; the test is skipped where `backend` does not run."""
+    skip_unusable(backend)
+    if device == "cpu":
+        yield
+    else:
+        with torch.device(device):
+            yield

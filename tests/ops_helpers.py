@@ -76,10 +76,12 @@ def random_inputs(
     sizes = {"kernel_size": kernel_size, "stride": stride, "padding": padding, "dilation": dilation}
     rows, columns = output_size(height, width, **sizes)
     points = kernel_size[0] * kernel_size[1]
-    generator = torch.Generator().manual_seed(seed)
+    cpu = torch.device("cpu")  # draws the same numbers for every device
+    generator = torch.Generator(cpu).manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+        numbers = torch.randn(shape, generator=generator, dtype=torch.float64, device=cpu)
+        return numbers.to(torch.get_default_device(), dtype)
 
     return Inputs(
         normal(images, height, width, groups * group_channels),

@@ -1,9 +1,11 @@
 """The registered operators, each backend alike: opcheck, gradcheck, compile, export, autocast, and the ways a model is run."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
+from backend_pairs import GPU_PAIRS, default_device
 from ops_helpers import random_inputs, worst
 from torch.utils.checkpoint import checkpoint
 
@@ -13,11 +15,10 @@ from vistalib.ops import DCNv3, dcnv3
 BACKENDS = ("torch", "numba")
 
 
-@pytest.fixture(params=BACKENDS)
-def backend(request: pytest.FixtureRequest) -> str:
-    if request.param == "numba":
-        pytest.importorskip("numba")
-    return request.param
+@pytest.fixture(params=[*((name, "cpu") for name in BACKENDS), *GPU_PAIRS], ids="-".join)
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    with default_device(*request.param):
+        yield request.param[0]
 
 
 def layer(backend: str, **more: Any) -> DCNv3:
@@ -29,7 +30,8 @@ def layer(backend: str, **more: Any) -> DCNv3:
 
 
 def image(*shape: int) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    cpu = torch.device("cpu")
+    return torch.randn(shape, generator=torch.Generator(cpu).manual_seed(1), device=cpu).to(torch.get_default_device())
 
 
 def segmentor(backend: str) -> Segmentor:
@@ -50,14 +52,14 @@ SIZES = {"kernel_size": (3, 2), "stride": (1, 2), "padding": (1, 0)}
 @pytest.mark.parametrize("needed", [(True, True, True), (False, True, False), (False, False, False)], ids=str)
 def test_opcheck_passes(backend: str, logits: bool, needed: tuple[bool, ...]) -> None:
     tensors = [tensor.requires_grad_(need) for tensor, need in zip(random_inputs(**SIZES).tensors, needed)]
-    operator = getattr(torch.ops.vistalib, f"dcnv3_{backend}").default
+    operator = getattr(torch.ops.vistalib, f"dcnv3_{backend.replace('-', '_')}").default
     results = torch.library.opcheck(operator, (*tensors, *SETTINGS, logits))
     assert set(results.values()) == {"SUCCESS"}
 
 
 def test_opcheck_passes_for_the_backward_operator(backend: str) -> None:
     inputs = random_inputs(**SIZES)
-    operator = getattr(torch.ops.vistalib, f"dcnv3_{backend}_backward").default
+    operator = getattr(torch.ops.vistalib, f"dcnv3_{backend.replace('-', '_')}_backward").default
     results = torch.library.opcheck(operator, (inputs.grad_output, *inputs.tensors, *SETTINGS, True))
     assert set(results.values()) == {"SUCCESS"}
 
@@ -70,7 +72,7 @@ def test_gradcheck(backend: str, logits: bool) -> None:
     def call(*three: torch.Tensor) -> torch.Tensor:
         return dcnv3(*three, **inputs.settings, mask_is_logits=logits, backend=backend)
 
-    assert torch.autograd.gradcheck(call, tensors)
+    assert torch.autograd.gradcheck(call, tensors, nondet_tol=1e-9)  # GPUs add in any order
 
 
 def test_a_layer_compiles_without_a_graph_break(backend: str) -> None:
@@ -78,14 +80,14 @@ def test_a_layer_compiles_without_a_graph_break(backend: str) -> None:
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     (grad,) = torch.autograd.grad(model(x).square().sum(), x)
     (grad_compiled,) = torch.autograd.grad(compiled(x).square().sum(), x)
-    assert worst(grad_compiled, grad) < 1e-5  # measured 0
+    assert worst(grad_compiled, grad) < 1e-4  # measured 0 on CPUs; GPUs add in any order
 
 
 def test_a_layer_exports_as_one_operator(backend: str) -> None:
     model, x = layer(backend), image(2, 5, 6, 8)
     program = torch.export.export(model, (x,))
     names = [str(node.target) for node in program.graph.nodes]
-    assert names.count(f"vistalib.dcnv3_{backend}.default") == 1
+    assert names.count(f"vistalib.dcnv3_{backend.replace('-', '_')}.default") == 1
     assert worst(program.module()(x), model(x)) < 1e-5  # measured 0
 
 
@@ -103,7 +105,7 @@ def test_a_whole_model_compiles_without_a_graph_break(backend: str, dynamic: boo
 def test_a_whole_model_exports_for_any_batch(backend: str) -> None:
     model, x = segmentor(backend), image(2, 3, 64, 64)
     program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("images", min=1, max=8)},))
-    calls = [str(node.target) for node in program.graph.nodes].count(f"vistalib.dcnv3_{backend}.default")
+    calls = [str(node.target) for node in program.graph.nodes].count(f"vistalib.dcnv3_{backend.replace('-', '_')}.default")
     assert calls == sum(isinstance(module, DCNv3) for module in model.modules())
     other = image(3, 3, 64, 64)
     assert worst(program.module()(other), model(other)) < 1e-5  # measured 0
@@ -121,7 +123,7 @@ def test_a_layer_compiles_to_machine_code(backend: str) -> None:
 def test_a_compiled_layer_keeps_to_autocast(backend: str) -> None:
     model, x = layer(backend), image(1, 5, 6, 8)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    with torch.no_grad(), torch.autocast(torch.get_default_device().type, torch.bfloat16):
         expected = model(x)
         assert expected.dtype == torch.bfloat16
         assert torch.equal(compiled(x), expected)
@@ -130,7 +132,7 @@ def test_a_compiled_layer_keeps_to_autocast(backend: str) -> None:
 def test_autocast_runs_the_operator_in_the_dtype_of_value(backend: str) -> None:
     inputs = random_inputs(dtype=torch.float32)
     value = inputs.value.bfloat16()
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(torch.get_default_device().type, torch.bfloat16):
         mixed = dcnv3(value, inputs.offset, inputs.mask, **inputs.settings, backend=backend)
     aligned = dcnv3(value, inputs.offset.bfloat16(), inputs.mask.bfloat16(), **inputs.settings, backend=backend)
     assert mixed.dtype == torch.bfloat16
@@ -139,7 +141,7 @@ def test_autocast_runs_the_operator_in_the_dtype_of_value(backend: str) -> None:
 
 def test_gradients_under_autocast_have_the_dtypes_of_the_inputs(backend: str) -> None:
     model, x = layer(backend), image(1, 5, 6, 8).requires_grad_()
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(torch.get_default_device().type, torch.bfloat16):
         model(x).sum().backward()
     assert x.grad is not None
     assert {x.grad.dtype, *(p.grad.dtype for p in model.parameters() if p.grad is not None)} == {torch.float32}
@@ -162,7 +164,7 @@ def test_gradients_reach_a_checkpointed_layer(backend: str, reentrant: bool) -> 
     grad, x.grad = x.grad, None
     checkpoint(model, x, use_reentrant=reentrant).square().sum().backward()
     again = x.grad
-    assert torch.equal(again, grad)
+    assert worst(again, grad) < 1e-4  # measured 0 on CPUs; GPUs add in any order
 
 
 def test_inference_mode_and_no_grad_give_the_same_numbers(backend: str) -> None:
@@ -183,7 +185,7 @@ def test_strided_inputs_give_the_numbers_of_contiguous_ones(backend: str) -> Non
     assert torch.equal(*outputs)
     grad = inputs.grad_output.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
     for a, b in zip(torch.autograd.grad(outputs[0], plain, inputs.grad_output), torch.autograd.grad(outputs[1], strided, grad)):
-        assert torch.equal(a, b)
+        assert worst(a, b) < 1e-12  # measured 0 on CPUs; GPUs add in any order
 
 
 def test_an_empty_batch_gives_empty_outputs_and_gradients(backend: str) -> None:
