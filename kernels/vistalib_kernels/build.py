@@ -1,0 +1,270 @@
+"""Building the compiled kernels: the C++ twin with any C++ compiler, the CUDA kernels where torch has CUDA and nvcc is there.
+
+    python -m vistalib_kernels.build                 # --architectures 80 90 for other machines, --again to build anew
+
+The result is one library in a cache folder, under a name made of the sources, torch's version and CUDA's: what was built for
+other ones is never loaded. PyTorch's headers are read by the C++ compiler alone, through the stable ABI; nvcc sees nothing but
+our files, in a folder of its own, so that blanks in paths and other CUDA versions' headers do no harm. GPUs get native code
+only: bare PTX from a newer toolkit is refused by an older driver.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+
+SOURCES = Path(__file__).parent / "csrc"
+ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")  # Turing to Blackwell
+STABLE_ABI = "0x020a000000000000"  # torch 2.10
+LIBRARY, RECORD, FAILURE = "vistalib_kernels.so", "build.json", "failure.txt"
+COMMAND = "python -m vistalib_kernels.build"
+
+
+class BuildFailed(RuntimeError):
+    """The library could not be built; the message has the compiler's first error and the remedies that are known."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """A library that was built, and how."""
+
+    path: str
+    seconds: float
+    compiler: str
+    cuda: str | None  # nvcc's version; None where only the C++ twin was built
+    architectures: tuple[str, ...]  # of GPUs
+    note: str  # why without CUDA, else ""
+
+
+@cache
+def key() -> str:
+    """What a library must have been built from to fit: our sources, torch, CUDA, the system."""
+    digest = hashlib.sha256(f"{torch.__version__} {torch.version.cuda} {sys.platform} {os.uname().machine}".encode())
+    for source in sorted([*SOURCES.iterdir(), Path(__file__)]):
+        digest.update(source.name.encode() + source.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def folder() -> Path:
+    """Where this version's library lies or would lie: in VISTALIB_KERNELS_CACHE, else in the user's cache folder."""
+    chosen = os.environ.get("VISTALIB_KERNELS_CACHE")
+    if not chosen and sys.platform == "darwin":
+        chosen = str(Path.home() / "Library" / "Caches" / "vistalib" / "kernels")
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(chosen or Path(home, "vistalib", "kernels")) / key()
+
+
+def find() -> Built | None:
+    """The library that fits, if it was built."""
+    if sys.platform == "win32":
+        return None
+    record = folder() / RECORD
+    if not record.exists():
+        return None
+    facts = json.loads(record.read_text(encoding="utf-8"))
+    return Built(**{**facts, "path": str(folder() / LIBRARY), "architectures": tuple(facts["architectures"])})
+
+
+def last_failure() -> str | None:
+    """What went wrong when this version was last built; None once it was built."""
+    if sys.platform == "win32" or not (folder() / FAILURE).exists():
+        return None
+    return (folder() / FAILURE).read_text(encoding="utf-8")
+
+
+def build(*, architectures: Sequence[str] | None = None, again: bool = False, say: Callable[[str], None] = print) -> Built:
+    """Build the library, or return the one that is there. `say` hears which compiler does what, and how long it took.
+
+    `architectures` are compute capabilities without a point ("90"); by default those of the GPUs here. Raises `BuildFailed`.
+    """
+    if sys.platform == "win32":
+        raise BuildFailed(
+            "the compiled kernels are not built on Windows; nothing is lost on CUDA, where NVRTC compiles the same kernels at "
+            "first use (python -m pip install nvidia-cuda-nvrtc), and on CPUs Numba is faster; or build under WSL"
+        )
+    wanted = tuple(architectures) if architectures is not None else _architectures_here()
+    there = find()
+    if there is not None and not again and set(wanted) <= set(there.architectures):
+        say(f"already built: {there.path}")
+        return there
+    target = folder()
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".building-", dir=target) as name:
+            made = _build(Path(name), wanted, say)
+            Path(name, LIBRARY).replace(target / LIBRARY)
+            Path(name, RECORD).write_text(json.dumps(asdict(made), indent=1) + "\n", encoding="utf-8")
+            Path(name, RECORD).replace(target / RECORD)
+    except BuildFailed as error:
+        (target / FAILURE).write_text(str(error), encoding="utf-8")
+        raise
+    except OSError as error:
+        raise BuildFailed(f"{target} cannot be written: {error}; set VISTALIB_KERNELS_CACHE to a folder that can") from error
+    (target / FAILURE).unlink(missing_ok=True)
+    say(f"built in {made.seconds:.0f} s: {target / LIBRARY}")
+    return Built(**{**asdict(made), "path": str(target / LIBRARY)})
+
+
+def _build(place: Path, architectures: tuple[str, ...], say: Callable[[str], None]) -> Built:
+    began = time.monotonic()
+    for source in SOURCES.iterdir():
+        shutil.copy(source, place)
+    compiler = _host_compiler()
+    nvcc, note = _cuda_compiler(architectures)
+    include, libraries = Path(torch.__file__).parent / "include", Path(torch.__file__).parent / "lib"
+    plain = [compiler, "-std=c++20", "-fPIC", "-O3", "-c"]
+    jobs = {
+        "dcnv3_cpu.cpp": [*plain, "-ffp-contract=off", "dcnv3_cpu.cpp"],
+        "bindings.cpp": [*plain, "-O1", f"-DTORCH_TARGET_VERSION={STABLE_ABI}", f"-I{include}", "bindings.cpp"],
+    }
+    link = [compiler, "-shared", "-o", LIBRARY, "dcnv3_cpu.o", "bindings.o"]
+    link += ["-undefined", "dynamic_lookup"] if sys.platform == "darwin" else [f"-L{libraries}", "-ltorch_cpu", "-lc10"]
+    if nvcc is not None:
+        jobs["bindings.cpp"].insert(-1, "-DVISTALIB_CUDA")
+        jobs["dcnv3_cuda.cu"] = cuda_command(nvcc, architectures, compiler)
+        link = [nvcc, "-shared", f"-ccbin={compiler}", *link[2:], "dcnv3_cuda.o", "-ltorch_cuda"]
+        say(f"nvcc {_release(nvcc)}: {', '.join(f'sm_{name}' for name in architectures)}")
+    elif note:
+        say(f"without CUDA: {note}")
+    say(f"C++ compiler: {compiler} {_version(compiler)}")
+
+    def compile_one(source: str) -> None:
+        since = time.monotonic()
+        _run(jobs[source], place)
+        say(f"  {source}: {time.monotonic() - since:.0f} s")
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(compile_one, sorted(jobs, reverse=True)))  # the longest first
+    _run(link, place)
+    cuda = _release(nvcc) if nvcc is not None else None
+    return Built("", round(time.monotonic() - began, 1), compiler, cuda, architectures if nvcc else (), note)
+
+
+def cuda_command(nvcc: str, architectures: Sequence[str], compiler: str, *more: str) -> list[str]:
+    """nvcc's command line for the kernels, without PTX: native code for each architecture."""
+    code = [f"-gencode=arch=compute_{name},code=sm_{name}" for name in architectures]
+    host = [f"-ccbin={compiler}", "-Xcompiler=-fPIC", f"--threads={os.cpu_count() or 1}"]
+    return [nvcc, "-std=c++17", "-O3", *code, *host, *more, "-c", "dcnv3_cuda.cu", "-o", "dcnv3_cuda.o"]
+
+
+def find_nvcc() -> str | None:
+    """nvcc from CUDA_HOME or CUDA_PATH, the search path, or the usual place."""
+    homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
+    places = [str(Path(home, "bin", "nvcc")) for home in homes if home]
+    found = shutil.which("nvcc")
+    return next((place for place in [*places[:-1], found, places[-1]] if place and Path(place).exists()), None)
+
+
+def _architectures_here() -> tuple[str, ...]:
+    """Compute capabilities of the GPUs here, each once."""
+    if not torch.cuda.is_available():
+        return ()
+    pairs = {torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count())}
+    return tuple(f"{major}{minor}" for major, minor in sorted(pairs))
+
+
+def _cuda_compiler(architectures: tuple[str, ...]) -> tuple[str | None, str]:
+    """nvcc, or None and why it is not used. Raises `BuildFailed` where it cannot serve this torch."""
+    if torch.version.cuda is None:
+        return None, "this torch was built for CPUs"
+    if not architectures:
+        return None, "there is no GPU here (name architectures to build for other machines)"
+    nvcc = find_nvcc()
+    if nvcc is None:
+        return None, "there is no nvcc; NVRTC will compile the same kernels at first use"
+    release = _release(nvcc)
+    if release.split(".")[0] != torch.version.cuda.split(".")[0]:
+        raise BuildFailed(
+            f"nvcc must be of the CUDA that torch was built with, got nvcc {release} and torch with CUDA {torch.version.cuda}; "
+            f"point CUDA_HOME at CUDA {torch.version.cuda.split('.')[0]}, or take nvcc off PATH: NVRTC then compiles"
+        )
+    return nvcc, ""
+
+
+def _host_compiler() -> str:
+    for name in (os.environ.get("CXX"), "g++", "clang++", "c++"):
+        if name and shutil.which(name):
+            return name
+    raise BuildFailed(
+        "there is no C++ compiler; install one (Debian and Ubuntu: apt-get install g++; macOS: xcode-select --install; "
+        "conda: conda install gxx) or name yours in CXX"
+    )
+
+
+def _version(compiler: str) -> str:
+    done = subprocess.run([compiler, "-dumpversion"], capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def _release(nvcc: str) -> str:
+    done = subprocess.run([nvcc, "--version"], capture_output=True, text=True)
+    found = re.search(r"release (\d+\.\d+)", done.stdout)
+    if found is None:
+        raise BuildFailed(f"{nvcc} does not tell its version: {(done.stdout + done.stderr).strip()}; repair or remove it")
+    return found[1]
+
+
+def _run(command: list[str], place: Path) -> None:
+    done = subprocess.run(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode != 0:
+        raise BuildFailed(explain(command, done.stdout))
+
+
+# What compilers say, and what helps.
+REMEDIES = (
+    (r"unsupported GNU version|unsupported clang version|unsupported Microsoft", "nvcc is older than the C++ compiler: "
+     "name an older one in CXX (g++-13, say), or install a newer CUDA toolkit"),
+    (r"cannot find.*(cudart|lcuda)", "the CUDA toolkit has no runtime library: install it whole, or point CUDA_HOME elsewhere"),
+    (r"cannot find -ltorch|cannot find -lc10", "torch's libraries are not beside it: reinstall torch"),
+    (r"torch/.*No such file|torch/.*file not found", "torch's headers are missing or too old: install torch 2.10 or newer"),
+    (r"unrecognized command.line option|invalid value.*c\+\+20|unrecognized.*-std=", "the C++ compiler is older than C++20: "
+     "install GCC 11 or Clang 14, and name it in CXX"),
+    (r"Unsupported gpu architecture|not defined for option .gpu-(architecture|code)", "this nvcc does not know that GPU: "
+     "install a CUDA toolkit that does, or build for other architectures"),
+    (r"insufficient for CUDA runtime|unsupported toolchain|no kernel image", "the driver is older than the CUDA toolkit: "
+     "update the driver, or install the toolkit that fits it"),
+    (r"No space left", "the disk is full: make room, or set VISTALIB_KERNELS_CACHE and TMPDIR to another disk"),
+    (r"Killed|out of memory|Cannot allocate", "memory ran out: build for fewer architectures"),
+    (r"Python\.h|libstdc\+\+|bits/", "the C++ compiler lacks its own headers: reinstall it (apt-get install g++)"),
+)  # fmt: skip
+
+
+def explain(command: Sequence[str], output: str) -> str:
+    """The first error in a compiler's output, and the remedies known for it."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    is_error = re.compile(r"error\b|fatal|cannot find|not found|Killed|No such file", re.IGNORECASE)
+    first = next((line for line in lines if is_error.search(line)), lines[-1] if lines else "no message")
+    remedies = [remedy for pattern, remedy in REMEDIES if re.search(pattern, output)]
+    known = "; ".join(remedies) or "no remedy is known for it; until it is found, backend='numba' and NVRTC need no build"
+    return f"{Path(command[0]).name} failed: {first}\n{known}\nthe command was: {' '.join(command)}"
+
+
+def main() -> int:
+    """The command: build, and say what was done or why it could not be."""
+    parser = argparse.ArgumentParser(prog=COMMAND, description="Build the compiled kernels.")
+    parser.add_argument("--architectures", nargs="+", help="compute capabilities, as 90 (default: those of the GPUs here)")
+    parser.add_argument("--again", action="store_true", help="build even where it was built")
+    options = parser.parse_args()
+    try:
+        build(architectures=options.architectures, again=options.again)
+    except BuildFailed as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+// DCNv3 on NVIDIA GPUs: which kernel treats which sizes, and launching it.
+//
+// Two families. `forward` and `backward` (made.cuh) are made for windows of 3x3 and 8, 16 or 32 channels a group, where the image
+// is small enough for 32-bit positions. `forward_any` and `backward_any` (any.cuh) take every other size, float64, and every
+// deterministic backward. Strides, padding and dilation cost one multiplication each and are no constants.
+//
+// The kernels include nothing but the mathematics, so that NVRTC compiles this file, too; it leaves out the launching.
+#include "any.cuh"
+
+#if !defined(__CUDACC_RTC__)
+
+#include <type_traits>
+
+namespace dcnv3 {
+
+#if !defined(DCNV3_LAUNCH)  // the tests launch on a CPU
+#define DCNV3_LAUNCH(kernel, blocks, stream, ...) \
+  (kernel)<<<unsigned(blocks), THREADS, 0, static_cast<cudaStream_t>(stream)>>>(__VA_ARGS__)
+#define DCNV3_ANSWER() (cudaPeekAtLastError() == cudaSuccess ? nullptr : cudaGetErrorString(cudaGetLastError()))
+#endif
+
+inline long long blocks_for(long long items, long long a_block) { return (items + a_block - 1) / a_block; }
+
+// Calls `what` with a number of the type that `kind` names.
+template <typename F>
+void with_type(Kind kind, F what) {
+  switch (kind) {
+    case Kind::float32: return what(float{});
+    case Kind::float64: return what(double{});
+    case Kind::float16: return what(Half{});
+    case Kind::bfloat16: return what(BFloat16{});
+  }
+}
+
+// Calls `what` with the D that the compiler knows; false where the sizes are not those of the first family.
+template <int D>
+struct Width {
+  static constexpr int width = D;
+};
+template <typename F>
+bool with_width(const Settings& s, F what) {
+  if (s.kernel_h != 3 || s.kernel_w != 3 || s.numbers() >= 1ll << 30) return false;
+  switch (s.D) {
+    case 8: what(Width<8>{}); return true;
+    case 16: what(Width<16>{}); return true;
+    case 32: what(Width<32>{}); return true;
+  }
+  return false;
+}
+
+template <typename... Pointer>
+bool aligned(const Pointer*... pointers) {
+  return ((reinterpret_cast<unsigned long long>(pointers) | ...) & 15u) == 0;
+}
+
+template <typename T>
+void run_forward(const Settings& s, const T* value, const T* offset, const T* mask, T* output, void* stream) {
+  const auto z = problem<Real<T>>(s);
+  if constexpr (sizeof(T) < 8) {  // float64 is for checking gradients
+    const auto made = [&](auto width) {
+      constexpr int D = decltype(width)::width;
+      DCNV3_LAUNCH((forward<T, D>), blocks_for(s.units(), WARPS * Team<T, D>::UNITS), stream, z, value, offset, mask, output);
+    };
+    if (aligned(value, offset, mask, output) && with_width(s, made)) return;
+  }
+  DCNV3_LAUNCH(forward_any<T>, blocks_for(s.units() * s.D, THREADS), stream, z, value, offset, mask, output);
+}
+
+template <typename T>
+void run_backward(const Settings& s, const T* grad_output, const T* value, const T* offset, const T* mask, void* sums,
+                  double* sizes, T* grad_value, T* grad_offset, T* grad_mask, void* stream) {
+  using R = Real<T>;
+  const auto z = problem<R>(s);
+  const long long numbers = s.numbers(), most = 4096;  // blocks that stride over a tensor
+  const auto finished = [&](auto* store) {
+    using Store = std::remove_pointer_t<decltype(store)>;
+    const long long blocks = blocks_for(numbers, 4 * THREADS);
+    DCNV3_LAUNCH((finish<T, Store>), blocks < most ? blocks : most, stream, z, store, sizes, grad_value, numbers);
+  };
+  if (sizes) {
+    const auto measure = [&](const T* from, long long count, double* size) {
+      const long long blocks = blocks_for(count, 4 * THREADS);
+      DCNV3_LAUNCH(largest<T>, blocks < most ? blocks : most, stream, from, count, size);
+    };
+    measure(grad_output, s.units() * s.D, sizes);
+    if (!s.logits) measure(mask, s.units() * s.points(), sizes + 1);
+    auto* const store = static_cast<unsigned long long*>(sums);
+    DCNV3_LAUNCH((backward_any<T, unsigned long long>), blocks_for(s.units(), WARPS), stream, z, grad_output, value, offset,
+                 mask, sizes, store, grad_offset, grad_mask);
+    return finished(store);
+  }
+  R* const store = static_cast<R*>(sums);
+  bool done = false;
+  if constexpr (sizeof(T) < 8) {
+    const auto made = [&](auto width) {
+      constexpr int D = decltype(width)::width;
+      DCNV3_LAUNCH((backward<T, D>), blocks_for(s.units(), WARPS * Team<T, D>::UNITS), stream, z, grad_output, value, offset,
+                   mask, store, grad_offset, grad_mask);
+    };
+    done = aligned(grad_output, value, offset, mask, store, grad_offset, grad_mask) && with_width(s, made);
+  }
+  if (!done)
+    DCNV3_LAUNCH((backward_any<T, R>), blocks_for(s.units(), WARPS), stream, z, grad_output, value, offset, mask,
+                 static_cast<const double*>(nullptr), store, grad_offset, grad_mask);
+  if (static_cast<void*>(store) != static_cast<void*>(grad_value)) finished(store);
+}
+
+const char* cuda_forward(Kind kind, const Settings& s, const void* value, const void* offset, const void* mask, void* output,
+                         void* stream) {
+  with_type(kind, [&](auto number) {
+    using T = decltype(number);
+    run_forward(s, static_cast<const T*>(value), static_cast<const T*>(offset), static_cast<const T*>(mask),
+                static_cast<T*>(output), stream);
+  });
+  return DCNV3_ANSWER();
+}
+
+const char* cuda_backward(Kind kind, const Settings& s, const void* grad_output, const void* value, const void* offset,
+                          const void* mask, void* sums, double* sizes, void* grad_value, void* grad_offset, void* grad_mask,
+                          void* stream) {
+  with_type(kind, [&](auto number) {
+    using T = decltype(number);
+    run_backward(s, static_cast<const T*>(grad_output), static_cast<const T*>(value), static_cast<const T*>(offset),
+                 static_cast<const T*>(mask), sums, sizes, static_cast<T*>(grad_value), static_cast<T*>(grad_offset),
+                 static_cast<T*>(grad_mask), stream);
+  });
+  return DCNV3_ANSWER();
+}
+
+}  // namespace dcnv3
+
+#endif
