@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
-from vistalib.ops import output_size
+from vistalib.ops import dcnv3, output_size
 
 NAMES = ("output", "value", "offset", "mask")  # of a result and the gradients that belong to it
 FOLDER = Path(__file__).parent / "data" / "dcnv3_op"
@@ -110,3 +111,15 @@ def called(call: Callable[..., Tensor], inputs: Inputs, **more: Any) -> tuple[Te
     tensors = [tensor.detach().clone().requires_grad_() for tensor in inputs.tensors]
     output = call(*tensors, **inputs.settings, **more)
     return (output.detach(), *torch.autograd.grad(output, tensors, inputs.grad_output))
+
+
+class Sampled(Dataset[Tensor]):
+    """Samples that a DataLoader's worker computes with the operator."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> Tensor:
+        torch.set_num_threads(2)
+        inputs = random_inputs(2, 40, 50, groups=3, group_channels=16, dtype=torch.float32, seed=index)
+        return torch.cat([tensor.flatten() for tensor in called(dcnv3, inputs, backend="numba")])

@@ -1,5 +1,6 @@
 """The Numba kernels against the definition: every shape, dtype and number of threads; beside forks and concurrent calls."""
 
+import multiprocessing
 import subprocess
 import sys
 import time
@@ -171,6 +172,24 @@ print(os.waitpid(child, 0)[1])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout == "0\n", done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_workers_of_a_data_loader_compute_what_the_main_process_does(start: str) -> None:
+    if start not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"this system cannot {start}")
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import torch
+from ops_helpers import Sampled
+expected = [Sampled()[index] for index in range(4)]  # this process has threads of its own by then
+loader = torch.utils.data.DataLoader(Sampled(), batch_size=None, num_workers=2, multiprocessing_context={start!r})
+print(all(torch.equal(ours, theirs) for ours, theirs in zip(loader, expected, strict=True)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.stdout == "True\n", done.stderr
 
 
 @pytest.mark.slow

@@ -110,5 +110,34 @@ def test_a_broken_package_is_not_taken_for_a_missing_one(tmp_path: Path) -> None
     assert by_torch == "32.0"
 
 
+def test_the_first_error_of_a_broken_package_is_the_one_that_is_told(tmp_path: Path) -> None:
+    package = tmp_path / "vistalib_kernels"
+    package.mkdir()
+    (package / "__init__.py").write_text("attempts = []\n")
+    (package / "numba_cpu.py").write_text(
+        "from vistalib_kernels import attempts\n"
+        "attempts.append(None)\n"
+        "raise OSError(f'attempt {len(attempts)}: no space left')\n"
+    )
+    printed = run_python(
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{CALL}\n"
+        "from vistalib.cli import main\n"
+        "print(error('auto'), error('numba'), status.reason, sep='\\n')\nmain(['doctor'])"
+    )
+    assert "attempt 2" not in printed
+    auto, numba, reason, *doctor = printed.splitlines()
+    for line in (auto, numba, reason, next(line for line in doctor if "numba " in line and "usable" in line)):
+        assert "is installed but does not load: OSError: attempt 1: no space left" in line
+    assert "python -m pip install --force-reinstall vistalib-kernels" in auto
+    assert any("python -m pip install --force-reinstall vistalib-kernels" in line for line in doctor)
+
+
+@pytest.mark.parametrize("lacking", ["vistalib_kernels.simd", "llvmlite"])
+def test_a_package_with_a_part_missing_is_broken(lacking: str) -> None:
+    printed = run_python(f"import sys; sys.modules[{lacking!r}] = None\n{CALL}\nprint(error('auto'))")
+    assert printed.startswith("RuntimeError: backend 'numba' is installed but does not load: ModuleNotFoundError")
+    assert lacking in printed
+
+
 def test_importing_the_room_imports_no_numba() -> None:
     assert run_python("import sys, vistalib.ops; print('numba' in sys.modules)") == "False"

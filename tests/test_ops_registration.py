@@ -91,7 +91,7 @@ def test_a_layer_exports_as_one_operator(backend: str) -> None:
     assert worst(program.module()(x), model(x)) < 1e-5  # measured 0
 
 
-@pytest.mark.parametrize("dynamic", [False, True], ids=["one-size", "any-size"])
+@pytest.mark.parametrize("dynamic", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["one-size", "any-size"])
 def test_a_whole_model_compiles_without_a_graph_break(backend: str, dynamic: bool) -> None:
     model, x = segmentor(backend), image(1, 3, 64, 64)
     compiled = torch.compile(model, fullgraph=True, dynamic=dynamic, backend="aot_eager")

@@ -288,6 +288,8 @@ def doctor(*, json: Path | None = None) -> None:
     print("\nbackends of DCNv3")
     for backend in backends:
         print(f"  {backend['name']:12}{'usable' if backend['usable'] else 'not usable':12}{backend['reason']}")
+        if backend["repair"] is not None:
+            print(f"{'':26}run: {backend['repair']}")
     if json is not None:
         write_json(json, {"facts": facts, "backends": backends})
 

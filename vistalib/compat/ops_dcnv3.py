@@ -16,6 +16,8 @@ from vistalib import ops
 from vistalib.ops.geometry import Pair
 from vistalib.ops.module import ChannelsLast
 
+__all__ = ["DCNv3", "DCNv3Function", "DCNv3_pytorch", "dcnv3_core_pytorch", "install"]
+
 ACTIVATIONS = {"GELU": nn.GELU, "SiLU": nn.SiLU, "ReLU": nn.ReLU}
 NORMS = ("LN", "BN")
 

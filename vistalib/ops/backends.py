@@ -79,9 +79,9 @@ def numba_cpu() -> ModuleType | None:
 def _load_numba_cpu() -> ModuleType | Exception | None:
     try:
         import numba  # noqa: F401  # first, so that it is the one named where it is missing
-        import vistalib_kernels.numba_cpu
+        from vistalib_kernels import numba_cpu
 
-        return vistalib_kernels.numba_cpu
+        return numba_cpu
     except ModuleNotFoundError as error:
         return None if error.name in ("numba", "vistalib_kernels") else error
     except Exception as error:
