@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vistalib.ops import dcnv3, output_size
+from vistalib.ops import output_size
 
 NAMES = ("output", "value", "offset", "mask")  # of a result and the gradients that belong to it
 FOLDER = Path(__file__).parent / "data" / "dcnv3_op"
@@ -114,12 +114,19 @@ def called(call: Callable[..., Tensor], inputs: Inputs, **more: Any) -> tuple[Te
 
 
 class Sampled(Dataset[Tensor]):
-    """Samples that a DataLoader's worker computes with the operator."""
+    """Samples that a DataLoader's worker computes by the Numba kernels, on two threads of theirs."""
 
     def __len__(self) -> int:
         return 4
 
     def __getitem__(self, index: int) -> Tensor:
-        torch.set_num_threads(2)
+        from vistalib_kernels import numba_cpu
+
         inputs = random_inputs(2, 40, 50, groups=3, group_channels=16, dtype=torch.float32, seed=index)
-        return torch.cat([tensor.flatten() for tensor in called(dcnv3, inputs, backend="numba")])
+        settings = {**inputs.settings, "mask_is_logits": True}
+        before = torch.get_num_threads()
+        torch.set_num_threads(2)  # for the kernels alone: PyTorch's own threads hang in a forked worker
+        output = numba_cpu.forward(*inputs.tensors, **settings)
+        gradients = numba_cpu.backward(inputs.grad_output, *inputs.tensors, **settings)
+        torch.set_num_threads(before)
+        return torch.cat([tensor.flatten() for tensor in (output, *gradients)])

@@ -188,7 +188,7 @@ expected = [Sampled()[index] for index in range(4)]  # this process has threads 
 loader = torch.utils.data.DataLoader(Sampled(), batch_size=None, num_workers=2, multiprocessing_context={start!r})
 print(all(torch.equal(ours, theirs) for ours, theirs in zip(loader, expected, strict=True)))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200)
     assert done.stdout == "True\n", done.stderr
 
 
