@@ -1,6 +1,7 @@
 """The registered operators, each backend alike: opcheck, gradcheck, compile, export, autocast, and the ways a model is run."""
 
 from collections.abc import Iterator
+from shutil import which
 from typing import Any
 
 import pytest
@@ -96,10 +97,10 @@ def test_a_whole_model_compiles_without_a_graph_break(backend: str, dynamic: boo
     model, x = segmentor(backend), image(1, 3, 64, 64)
     compiled = torch.compile(model, fullgraph=True, dynamic=dynamic, backend="aot_eager")
     with torch.no_grad():
-        assert worst(compiled(x), model(x)) < 1e-5  # measured 0
+        assert worst(compiled(x), model(x)) < 1e-5  # measured 5e-7
         if dynamic:
             other = image(2, 3, 64, 96)
-            assert worst(compiled(other), model(other)) < 1e-5  # measured 0
+            assert worst(compiled(other), model(other)) < 1e-5  # measured 5e-7
 
 
 def test_a_whole_model_exports_for_any_batch(backend: str) -> None:
@@ -112,12 +113,14 @@ def test_a_whole_model_exports_for_any_batch(backend: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(which("c++") is None, reason="Inductor needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Inductor's own
 def test_a_layer_compiles_to_machine_code(backend: str) -> None:
     model, x = layer(backend), image(1, 5, 6, 8).requires_grad_()
     compiled = torch.compile(model, fullgraph=True)
     (grad,) = torch.autograd.grad(model(x).square().sum(), x)
     (grad_compiled,) = torch.autograd.grad(compiled(x).square().sum(), x)
-    assert worst(grad_compiled, grad) < 1e-4 * float(grad.abs().max())  # measured 4e-7
+    assert worst(grad_compiled, grad) < 1e-4 * float(grad.abs().max())  # measured 2e-6 of it
 
 
 def test_a_compiled_layer_keeps_to_autocast(backend: str) -> None:
