@@ -246,5 +246,5 @@ def test_one_thread_needs_a_tenth_of_the_processor_time_of_grid_sample(threads: 
             call()
             seconds[i] = min(seconds[i], time.process_time() - began)
     print("ms of processor time forward, grid_sample and Numba, then backward:", *(f"{1e3 * second:.1f}" for second in seconds))
-    assert seconds[0] > 10 * seconds[1]  # measured 19 to 20
-    assert seconds[2] > 8 * seconds[3]  # measured 15
+    assert seconds[0] > 10 * seconds[1]  # measured 18 to 20
+    assert seconds[2] > 8 * seconds[3]  # measured 14 to 15
