@@ -89,7 +89,8 @@ def compiled(direction: str, variant: str, dtype: torch.dtype, capability: tuple
 
 def check(code: str, variant: str, dtype: torch.dtype, capability: tuple[int, int]) -> None:
     assert f".target sm_{capability[0]}{capability[1]}" in code
-    assert ("ld.global.v4" in code) == (variant == "vector")
+    sixteen_bytes = "ld.global.v2.f64" if dtype is torch.float64 else "ld.global.v4"
+    assert (sixteen_bytes in code) == (variant == "vector")
     assert "call" not in re.sub(r"//.*", "", code), "a function that was not inlined"
     assert dtype is torch.float64 or ".f64" not in code, "arithmetic in float64 by mistake"
 
