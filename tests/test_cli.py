@@ -15,7 +15,8 @@ import pytest
 
 from tests.data_helpers import pixels, values, write_folder, write_image, write_label
 from tests.helpers import ROOT, run_python
-from vistalib.cli import demo, main
+from vistalib.cli import main
+from vistalib.cli.train import demo
 from vistalib.files import read_json
 from vistalib.recipes.demo import DemoSettings
 

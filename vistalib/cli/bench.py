@@ -1,0 +1,95 @@
+"""`vistalib bench`: how fast it is."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import tyro
+
+from vistalib.cli.parts import UsageError, app
+from vistalib.files import check_writable, replacing, write_json
+
+T = TypeVar("T")
+Chosen = Annotated[T, tyro.conf.arg(help_behavior_hint="")]  # its default depends on the device; the help tells it in words
+
+
+def bench_op(
+    *,
+    models: Chosen[tuple[str, ...]] = (),
+    stages: Chosen[tuple[int, ...]] = (),
+    crops: Chosen[tuple[str, ...]] = (),
+    images: Chosen[int | None] = None,
+    shape: Chosen[str | None] = None,
+    groups: Chosen[int | None] = None,
+    dtypes: Chosen[tuple[str, ...]] = (),
+    backends: Chosen[tuple[str, ...]] = (),
+    offsets: Chosen[tuple[str, ...]] = (),
+    directions: Chosen[tuple[Literal["forward", "backward", "both"], ...]] = (),
+    modes: Chosen[tuple[Literal["eager", "compiled", "graph"], ...]] = (),
+    caches: Chosen[tuple[Literal["cold", "warm"], ...]] = (),
+    repeats: Chosen[int | None] = None,
+    threads: Chosen[int | None] = None,
+    device: Chosen[str | None] = None,
+    seed: int = 0,
+    quick: bool = False,
+    json: Path | None = None,
+    figure: Path | None = None,
+) -> None:
+    """Time DCNv3 against the machine's floor and against how others compute it, in turns, in one run.
+
+    Args:
+        models: Sizes whose calls to time: t, s, b, l, xl, nano, micro (default: t on a CPU, t to xl on a GPU).
+        stages: Stages of the backbone (default: 1 2 3 4).
+        crops: HEIGHTxWIDTH of the images (default: 512x1024, on a GPU the whole 1024x2048, too).
+        images: Images in a call (default: 1 on a CPU, 2 on a GPU).
+        shape: NxHxWxC of one call instead of a model's, with --groups.
+        groups: Groups of that call.
+        dtypes: float32, bfloat16, float16, float64 (default: float32 on a CPU, the first three on a GPU).
+        backends: Ours to time (default: all that run here; `vistalib doctor` lists them).
+        offsets: normal:DEVIATION or uniform:REACH in pixels (default: normal:0.5 uniform:4).
+        directions: Forward, backward, and both as in a training step (default: all).
+        modes: Eager, by torch.compile, as a CUDA graph (default: eager on a CPU, all on a GPU).
+        caches: Cold, the caches just overwritten; warm, the same call just made (default: cold on a CPU, both on a GPU).
+        repeats: Rounds (default: 5 on a CPU, 20 on a GPU).
+        threads: Threads on a CPU (default: as many as PyTorch takes).
+        device: Where to run: cpu, cuda, cuda:1, ... (default: the GPU where there is one).
+        seed: Seed of the tensors.
+        quick: One stage and three rounds, to see whether all works; what is given besides holds.
+        json: File for the record: every time taken, what it must cost, machine, versions and commit.
+        figure: File (.svg, .png, .pdf) for times against floors and the roofline.
+    """
+    chosen = {name: value for name, value in locals().items() if name not in ("device", "quick", "json", "figure")}
+    from vistalib.bench import OperatorBench, operator_settings, table
+    from vistalib.viz import plot_bench
+
+    if figure is not None and figure.suffix not in (".svg", ".png", ".pdf"):
+        raise UsageError(f"the figure must be a .svg, .png or .pdf, got {figure}")
+    try:
+        settings = operator_settings(chosen, device=device, quick=quick)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    for path in filter(None, (json, figure)):
+        check_writable(path)
+    run = OperatorBench(settings)
+    print(f"vistalib: this will take about {run.estimate():.0f} s", file=sys.stderr)
+    if run.load is not None and run.load > 0.5:
+        print(
+            f"vistalib: others use this machine (load {run.load:.1f}): times are too long, and ratios too uncertain to quote",
+            file=sys.stderr,
+        )
+    record = run.run()
+    print(*table(record), sep="\n")
+    if json is not None:
+        write_json(json, record)
+    if figure is not None:
+        with replacing(figure) as beside:
+            plot_bench(record).savefig(beside)
+
+
+# `bench model` and `bench data` will stand beside it.
+BenchCommand = Annotated[None, tyro.conf.subcommand("op", constructor=bench_op)] | Annotated[None, tyro.conf.Suppress]
+
+
+@app.command
+def bench(command: Annotated[BenchCommand, tyro.conf.arg(name="")]) -> None:
+    """Measure how fast it is."""

@@ -1,0 +1,32 @@
+"""`vistalib doctor`: what this installation can do."""
+
+import dataclasses
+from pathlib import Path
+
+from vistalib.cli.parts import app
+from vistalib.files import write_json
+
+
+@app.command
+def doctor(*, json: Path | None = None) -> None:
+    """Say what this installation can do, and how to repair what it cannot.
+
+    Args:
+        json: File for the same as JSON.
+    """
+    from vistalib.ops import backend_status
+    from vistalib.provenance import provenance
+
+    facts, backends = provenance(), [dataclasses.asdict(status) for status in backend_status()]
+    for name, value in facts.items():
+        if name != "versions":
+            print(f"{name:10}  {'-' if value is None else value}")
+    for package, version in facts["versions"].items():
+        print(f"{package:24}{version or f'not installed; run: python -m pip install {package}'}")
+    print("\nbackends of DCNv3")
+    for backend in backends:
+        print(f"  {backend['name']:12}{'usable' if backend['usable'] else 'not usable':12}{backend['reason']}")
+        if backend["repair"] is not None:
+            print(f"{'':26}run: {backend['repair']}")
+    if json is not None:
+        write_json(json, {"facts": facts, "backends": backends})

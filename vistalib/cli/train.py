@@ -1,0 +1,111 @@
+"""`vistalib demo` and `vistalib train`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from vistalib.cli.parts import Datasets, UsageError, app
+
+if TYPE_CHECKING:  # the rooms bring torch along; `vistalib --help` does without
+    from vistalib.recipes import Recipe
+
+
+@app.command
+def demo(
+    *,
+    out: Path = Path("demo"),
+    seed: int = 0,
+    data: Path | None = None,
+    vistas: tuple[int, int] = (112, 16),
+    cityscapes: tuple[int, int] = (12, 32),
+    shrink: int = 1,
+) -> None:
+    """Draw streets, pretrain, finetune, evaluate, compare, report: the whole story in ten minutes on two cores.
+
+    Args:
+        out: New folder for the runs, the record and the report; an interrupted demo goes on in it.
+        seed: Seed of the weights and of the order of the images.
+        data: Folder for the drawn streets (default: OUT/streets); streets drawn before are used again.
+        vistas: Images drawn for training and validation in the Vistas layout.
+        cityscapes: Images drawn for training and validation in the Cityscapes layout.
+        shrink: Divide every number of iterations by this, to try the machinery.
+    """
+    from vistalib.recipes.demo import DemoSettings, run_demo
+    from vistalib.viz import write_report
+
+    record = run_demo(out, DemoSettings(seed, vistas, cityscapes, shrink), data=data)
+    report = write_report(out)
+    scored = [(f"{run['title']}, {found['mode']}", found) for run in record["runs"] for found in run["evaluations"]]
+    width = max(len(title) for title, _ in scored)
+    print(f"\n{'':{width}}   mIoU   pixel accuracy")
+    for title, found in scored:
+        print(f"{title:{width}}{100 * found['mean_iou']:6.1f}%{100 * found['pixel_accuracy']:16.1f}%")
+    print(f"\n{record['seconds'] / 60:.1f} minutes, {record['peak_memory_mb'] / 1000:.1f} GB of memory at most")
+    print(f"The report: {report.resolve()}")
+
+
+@dataclass(frozen=True)
+class Training(Datasets):
+    """Train a recipe and evaluate it."""
+
+    out: Path | None = None
+    """Folder for the run: log, checkpoints, evaluation (default: runs/RECIPE)."""
+    start_from: Path | None = None
+    """Run folder, checkpoint or weight file to start from; what does not fit is named."""
+    resume: bool = False
+    """Continue the run in OUT exactly where its last checkpoint was written."""
+    device: str | None = None
+    """Where to run: cpu, cuda, cuda:1, ... (default: the GPU where there is one)."""
+    workers: int = 2
+    """Processes that decode and crop."""
+    in_memory: bool = False
+    """Decode every image once and keep it, for datasets that fit into memory."""
+
+
+def _train(recipe: "Recipe", training: Training) -> None:
+    from vistalib.recipes import run
+
+    out = training.out or Path("runs") / recipe.name
+    result = run(
+        recipe,
+        training.roots(),
+        folder=out,
+        start_from=training.start_from,
+        resume=training.resume,
+        device=training.device,
+        num_workers=training.workers,
+        in_memory=training.in_memory,
+    )
+    scored = result.evaluation
+    print(f"mIoU {100 * scored.mean_iou:.2f}%, pixel accuracy {100 * scored.pixel_accuracy:.2f}%; the run lies in {out}")
+
+
+@app.command
+def train(recipe: tyro.conf.Positional[str]) -> None:
+    """Train a recipe and evaluate it; `vistalib train RECIPE --help` lists every option and every value.
+
+    Args:
+        recipe: Name of a recipe; `vistalib zoo` lists them.
+    """
+    train_command([recipe])
+
+
+def train_command(arguments: Sequence[str]) -> None:
+    """`train RECIPE [option ...]`: the options depend on the recipe, which gives their defaults."""
+    from vistalib.recipes import Recipe, get_recipe
+
+    name, *options = arguments
+    try:
+        recipe = get_recipe(name)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+    def command(
+        training: Annotated[Training, tyro.conf.arg(name="")], recipe: Annotated[Recipe, tyro.conf.arg(name="")] = recipe
+    ) -> None:
+        _train(recipe, training)
+
+    tyro.cli(command, prog=f"vistalib train {name}", args=options, description=Training.__doc__)
