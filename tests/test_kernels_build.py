@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from shutil import copy, which
 
 import pytest
 import torch
@@ -93,6 +94,18 @@ def test_what_was_built_is_not_built_again() -> None:
     lines: list[str] = []
     assert build.build(say=lines.append) == build.find()
     assert lines == [f"already built: {build.folder() / build.LIBRARY}"]
+
+
+@pytest.mark.parametrize("with_cuda", [False, True], ids=["cpu", "cuda"])
+def test_the_operators_compile_for_a_torch_with_and_without_cuda(tmp_path: Path, with_cuda: bool) -> None:
+    if which("g++") is None:
+        pytest.skip("no g++ here")
+    for source in build.SOURCES.iterdir():
+        copy(source, tmp_path)
+    command = build.bindings_command("g++", with_cuda=with_cuda)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (b"aoti_torch_get_current_cuda_stream" in (tmp_path / "bindings.o").read_bytes()) == with_cuda
 
 
 def test_the_compiled_operator_checks_what_it_reads() -> None:

@@ -124,16 +124,14 @@ def _build(place: Path, architectures: tuple[str, ...], say: Callable[[str], Non
         shutil.copy(source, place)
     compiler = _host_compiler()
     nvcc, note = _cuda_compiler(architectures)
-    include, libraries = Path(torch.__file__).parent / "include", Path(torch.__file__).parent / "lib"
-    plain = [compiler, "-std=c++20", "-fPIC", "-O3", "-c"]
+    libraries = Path(torch.__file__).parent / "lib"
     jobs = {
-        "dcnv3_cpu.cpp": [*plain, "-ffp-contract=off", "dcnv3_cpu.cpp"],
-        "bindings.cpp": [*plain, "-O1", f"-DTORCH_TARGET_VERSION={STABLE_ABI}", f"-I{include}", "bindings.cpp"],
+        "dcnv3_cpu.cpp": [compiler, "-std=c++20", "-fPIC", "-O3", "-ffp-contract=off", "-c", "dcnv3_cpu.cpp"],
+        "bindings.cpp": bindings_command(compiler, with_cuda=nvcc is not None),
     }
     link = [compiler, "-shared", "-o", LIBRARY, "dcnv3_cpu.o", "bindings.o"]
     link += ["-undefined", "dynamic_lookup"] if sys.platform == "darwin" else [f"-L{libraries}", "-ltorch_cpu", "-lc10"]
     if nvcc is not None:
-        jobs["bindings.cpp"].insert(-1, "-DVISTALIB_CUDA")
         jobs["dcnv3_cuda.cu"] = cuda_command(nvcc, architectures, compiler)
         link = [nvcc, "-shared", f"-ccbin={compiler}", *link[2:], "dcnv3_cuda.o", "-ltorch_cuda"]
         say(f"nvcc {_release(nvcc)}: {', '.join(f'sm_{name}' for name in architectures)}")
@@ -151,6 +149,12 @@ def _build(place: Path, architectures: tuple[str, ...], say: Callable[[str], Non
     _run(link, place)
     cuda = _release(nvcc) if nvcc is not None else None
     return Built("", round(time.monotonic() - began, 1), compiler, cuda, architectures if nvcc else (), note)
+
+
+def bindings_command(compiler: str, *, with_cuda: bool) -> list[str]:
+    """The C++ compiler's command line for the operators; PyTorch's headers need nothing of CUDA's."""
+    options = [f"-DTORCH_TARGET_VERSION={STABLE_ABI}", f"-I{Path(torch.__file__).parent / 'include'}"]
+    return [compiler, "-std=c++20", "-fPIC", "-O1", *options, *["-DUSE_CUDA"] * with_cuda, "-c", "bindings.cpp"]
 
 
 def cuda_command(nvcc: str, architectures: Sequence[str], compiler: str, *more: str) -> list[str]:

@@ -1,5 +1,6 @@
 // The operators as PyTorch sees them: torch.ops.vistalib_kernels.dcnv3 and dcnv3_backward, for CPU tensors by the C++ twin and,
-// where VISTALIB_CUDA is defined, for CUDA tensors by the kernels.
+// where USE_CUDA is defined, for CUDA tensors by the kernels. USE_CUDA is PyTorch's own switch: without it, its headers do not
+// declare how to ask for the current stream.
 //
 // Written against PyTorch's stable ABI (2.10), so that one build serves later versions. Autograd, autocast and shapes without
 // data are registered in Python; arguments are checked there, and here only so far that nothing is read beyond a tensor.
@@ -102,7 +103,7 @@ std::tuple<Tensor, Tensor, Tensor> backward_cpu(const Tensor& grad_output, const
   return {grad_value, grad_offset, grad_mask};
 }
 
-#if defined(VISTALIB_CUDA)
+#if defined(USE_CUDA)
 
 void* current_stream(const Tensor& tensor) {
   void* stream = nullptr;
@@ -168,7 +169,7 @@ STABLE_TORCH_LIBRARY_IMPL(vistalib_kernels, CPU, library) {
   library.impl("dcnv3_backward", TORCH_BOX(&backward_cpu));
 }
 
-#if defined(VISTALIB_CUDA)
+#if defined(USE_CUDA)
 STABLE_TORCH_LIBRARY_IMPL(vistalib_kernels, CUDA, library) {
   library.impl("dcnv3", TORCH_BOX(&forward_cuda));
   library.impl("dcnv3_backward", TORCH_BOX(&backward_cuda));
