@@ -36,8 +36,6 @@ def conv_bn_relu(in_channels: int, out_channels: int, kernel_size: int = 1) -> n
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     """Bilinear with `align_corners=False`: (N, C, H, W) to (N, C, *size), in channels-last memory."""
-    if x.shape[2:] == size:
-        return x
     x = nn.functional.interpolate(x, size=size, mode="bilinear", align_corners=False)
     # A 1x1 map has no layout to keep: without this, its resized map and all that it is concatenated with would lose theirs.
     return x.contiguous(memory_format=torch.channels_last)

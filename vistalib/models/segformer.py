@@ -22,5 +22,6 @@ class SegFormerHead(Head):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Four maps (N, C_i, H_i, W_i) to logits (N, K, H_0, W_0)."""
-        levels = [resize(conv(level), side(maps[0])) for conv, level in zip(self.convs, maps, strict=True)]
-        return self.classify(self.fusion_conv(torch.cat(levels, dim=1)))  # (N, K, H_0, W_0)
+        finest, *coarser = [conv(level) for conv, level in zip(self.convs, maps, strict=True)]  # (N, C, H_i, W_i)
+        fused = torch.cat([finest, *(resize(level, side(finest)) for level in coarser)], dim=1)  # (N, 4 C, H_0, W_0)
+        return self.classify(self.fusion_conv(fused))  # (N, K, H_0, W_0)

@@ -40,8 +40,8 @@ class UPerHead(Head):
         for lateral, fine in zip(reversed(self.lateral_convs), reversed(finer), strict=True):
             x = lateral(fine) + resize(x, side(fine))  # (N, C, H_i, W_i)
             levels.insert(0, x)
-        smooth = [conv(level) for conv, level in zip(self.fpn_convs, levels[:-1], strict=True)] + levels[-1:]
-        fused = torch.cat([resize(level, side(maps[0])) for level in smooth], dim=1)  # (N, 4 C, H_0, W_0)
+        finest, *coarser = [conv(level) for conv, level in zip(self.fpn_convs, levels[:-1], strict=True)] + levels[-1:]
+        fused = torch.cat([finest, *(resize(level, side(finest)) for level in coarser)], dim=1)  # (N, 4 C, H_0, W_0)
         return self.classify(self.fpn_bottleneck(fused))  # (N, K, H_0, W_0)
 
 
