@@ -1,5 +1,6 @@
 """Weights into models: what loads, what is skipped and why, what is refused."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,15 +80,25 @@ def test_the_report_reads_as_sentences() -> None:
     assert "another number of classes: 5 in the file, 7 in the model" in text
 
 
-def test_weights_of_another_size_are_refused_and_the_right_model_named() -> None:
+@pytest.mark.parametrize(
+    ("name", "part", "right"),
+    [
+        ("upernet_internimage_l", "", '"upernet_internimage_l"'),
+        ("segformer_internimage_l", "", '"segformer_internimage_l"'),
+        ("upernet_internimage_l", "backbone.", '"upernet_internimage_l" or "segformer_internimage_l"'),
+        ("upernet_internimage_b", "backbone.", '"upernet_internimage_b"'),
+    ],
+    ids=["upernet", "segformer", "a backbone that two heads fit", "a backbone that one head fits"],
+)
+def test_weights_of_another_size_are_refused_and_the_right_model_named(name: str, part: str, right: str) -> None:
     with torch.device("meta"):
-        large = to_released(create_model("upernet_internimage_l").state_dict())
+        state = to_released(create_model(name).state_dict())
+    got = "L (channels 160, depths 5 5 22 5)" if name.endswith("_l") else "B (channels 112, depths 4 4 21 4)"
     expected = (
-        r"of InternImage-nano \(channels 16, depths 1 1 3 1\), got InternImage-L \(channels 160, depths 5 5 22 5\); "
-        r'build the model with create_model\("upernet_internimage_l" or "segformer_internimage_l"\)'
+        f"of InternImage-nano (channels 16, depths 1 1 3 1), got InternImage-{got}; build the model with create_model({right})"
     )
-    with pytest.raises(ValueError, match=expected):
-        load_weights(nano(), large)
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        load_weights(nano(), {key: value for key, value in state.items() if key.startswith(part)})
 
 
 def test_weights_with_another_norm_are_refused_naming_where_they_differ() -> None:

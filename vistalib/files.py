@@ -1,7 +1,9 @@
 """Writing files so that nothing is ever half-written: beside the target first, synced, then renamed over it."""
 
+import hashlib
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -81,3 +83,22 @@ def read_json(path: str | Path) -> Any:
         raise ValueError(f"{path} does not exist; check the folder it should lie in") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} must be a readable JSON file, got: {error}; write it again or restore it") from error
+
+
+def sha256(path: str | Path) -> str:
+    """The SHA-256 of a file's content, 64 hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where this user's caches lie: `VISTALIB_CACHE` if it is set, else the place the operating system has for them."""
+    if chosen := os.environ.get("VISTALIB_CACHE"):
+        return Path(chosen)
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    return base / "vistalib"

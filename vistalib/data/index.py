@@ -7,9 +7,7 @@ Letters: H, W height and width; C classes.
 
 import hashlib
 import json
-import os
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +17,7 @@ import torch
 from vistalib.data.dataset import StreetDataset
 from vistalib.data.decode import Label
 from vistalib.extras import missing
+from vistalib.files import cache_folder
 from vistalib.progress import progress
 from vistalib.sums import per_class_sum
 
@@ -50,19 +49,6 @@ def class_pixels(dataset: StreetDataset) -> list[int]:
     counts = torch.tensor(index(dataset)["histogram"][:])  # (len(dataset), C + 1)
     pixels: list[int] = counts.sum(0)[:-1].tolist()
     return pixels
-
-
-def cache_folder() -> Path:
-    """Where this user's caches lie: `VISTALIB_CACHE` if it is set, else the place the operating system has for them."""
-    if chosen := os.environ.get("VISTALIB_CACHE"):
-        return Path(chosen)
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    return base / "vistalib"
 
 
 def histogram(label: Label, num_classes: int) -> list[int]:

@@ -7,6 +7,7 @@ Letters: N images, H and W pixels, K classes.
 import torch
 from torch import Tensor, nn
 
+from vistalib.models.config import ModelConfig
 from vistalib.models.fcn import FCNHead
 from vistalib.models.heads import Head, resize
 from vistalib.models.internimage import InternImage
@@ -24,6 +25,7 @@ class Segmentor(nn.Module):
         self.backbone = backbone
         self.decode_head = decode_head
         self.auxiliary_head = auxiliary_head
+        self.config: ModelConfig | None = None  # how `create_model` built it, which is saved with its weights
 
     def forward(self, image: Tensor) -> Tensor:
         """(N, 3, H, W) to logits (N, K, H/4, W/4)."""

@@ -1,129 +1,93 @@
-"""Weights into models: reading files, telling what they hold, and loading what fits.
+"""Weights into models: what fits is copied, the rest is named with the reason, and a wrong model is refused.
 
-A file may carry the released names or ours (`names`), be wrapped as training tools wrap it (`state_dict`, `model`, a `module.`
-before every name), or be a classification checkpoint whose names lack the `backbone.`.
+A file may carry the released names or ours (`names`), be wrapped as training tools wrap it (`weight_files`), or be a
+classification checkpoint, whose names lack the `backbone.` and whose head no segmentor has.
 """
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from vistalib.extras import missing
-from vistalib.files import read_json
+from vistalib.models.identify import HEADS, backbone_shape, describe, head_parts, models_of, some
 from vistalib.models.names import from_released
-from vistalib.models.variants import VARIANTS, size_of
+from vistalib.models.weight_files import tensors_of
 
-HEADS = ("decode_head", "auxiliary_head")
+Classes = Sequence[str] | Literal["slice"]
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What `load_weights` did: `loaded` names, `skipped` names of the file with the reason, `missing` names of the model."""
+    """What `load_weights` did: `loaded` names, `skipped` names of the file with the reason, `missing` names of the model.
+
+    `notes` are sentences on what was more than a copy: where in the file the weights were, a change of type, rows of classes.
+    """
 
     loaded: tuple[str, ...]
     skipped: dict[str, str]
     missing: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"loaded {len(self.loaded)} tensors, skipped {len(self.skipped)}, left {len(self.missing)} as they were"]
         for reason in dict.fromkeys(self.skipped.values()):
             names = [name for name, why in self.skipped.items() if why == reason]
-            lines.append(f"  skipped {_some(names)}: {reason}")
+            lines.append(f"  skipped {some(names)}: {reason}")
         if self.missing:
-            lines.append(f"  not in the file: {_some(self.missing)}")
-        return "\n".join(lines)
+            lines.append(f"  not in the file: {some(self.missing)}")
+        return "\n".join(lines + [f"  {note}" for note in self.notes])
 
 
-def load_weights(model: nn.Module, state_dict: Mapping[str, Any]) -> LoadReport:
+def load_weights(
+    model: nn.Module,
+    state_dict: Mapping[str, Any],
+    *,
+    classes: Classes | None = None,
+    their_classes: Sequence[str] = (),
+) -> LoadReport:
     """Copy what fits of `state_dict`, under released names or ours, into the segmentor `model`.
 
     The backbone must fit entirely: a `ValueError` says what the file seems to be and which model takes it. A head of another
     kind is skipped, and of a head with another number of classes its last convolution; the report says so.
+
+    `classes` fills that convolution after all. "slice" keeps the first rows, as many as the model has classes: the 19 that
+    were trained of the 150 that were released. The names of the model's classes copy, from a file whose rows stand for
+    `their_classes`, the row of every name that both have; the others stay as they were. `ValueError` if that cannot be done.
     """
-    theirs = unwrap(state_dict)
+    found, where = tensors_of(state_dict)
+    theirs = under_our_names(found)
     ours = model.state_dict()
+    notes = [f"found {where} of the file"]
+    if absent := _absent_layer_scales(ours, theirs):
+        theirs |= {name: torch.ones_like(ours[name]) for name in absent}
+        notes.append(f"{len(absent)} layer scales are not in the file, and are ones: the same network")
     _check_backbone(ours, theirs)
-    skipped = {}
-    for name, tensor in theirs.items():
-        reason = _reason_to_skip(name, tensor, ours, theirs)
-        if reason is not None:
-            skipped[name] = reason
+    if classes is not None:
+        theirs, note = _rows_of_classes(ours, theirs, classes, their_classes)
+        notes.append(note)
+    skipped = {name: why for name, tensor in theirs.items() if (why := _reason_to_skip(name, tensor, ours, theirs))}
     fitting = {name: tensor for name, tensor in theirs.items() if name not in skipped}
+    types = {(t.dtype, ours[name].dtype) for name, t in fitting.items() if t.dtype != ours[name].dtype}
+    notes += sorted(f"turned {str(a).removeprefix('torch.')} into {str(b).removeprefix('torch.')}" for a, b in types)
     model.load_state_dict(fitting, strict=False)
-    return LoadReport(tuple(fitting), skipped, tuple(name for name in ours if name not in fitting))
+    return LoadReport(tuple(fitting), skipped, tuple(name for name in ours if name not in fitting), tuple(notes))
 
 
-def unwrap(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a checkpoint under our names, out of whatever it is wrapped in."""
-    for container in ("state_dict", "model"):
-        if isinstance(state_dict.get(container), Mapping):
-            state_dict = state_dict[container]
-    tensors = {name.removeprefix("module."): value for name, value in state_dict.items() if isinstance(value, Tensor)}
+def under_our_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors under released names or ours, of a segmentor or of a backbone alone, under the names of a segmentor of ours."""
     if not any(name.startswith("backbone.") for name in tensors):
         bare = ("patch_embed.", "levels.", "stem.", "stages.")
         tensors = {f"backbone.{name}" if name.startswith(bare) else name: value for name, value in tensors.items()}
     return from_released(tensors)
 
 
-def read_weights(path: str | Path) -> dict[str, Any]:
-    """What a .safetensors or .pth file holds, on the CPU; of a run's or a checkpoint's folder its model file."""
-    file = _model_file(Path(path))
-    if file.suffix == ".safetensors":
-        try:
-            from safetensors import SafetensorError
-            from safetensors.torch import load_file
-        except ModuleNotFoundError as error:
-            raise missing("safetensors", "read .safetensors files") from error
-        try:
-            return dict(load_file(file))
-        except SafetensorError as error:
-            raise ValueError(f"{file} must be a safetensors file, got: {error}; copy or download it again") from error
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load has no error of its own for a file that is broken or holds more than tensors
-        raise ValueError(f"{file} must be a checkpoint of tensors, got: {error}; copy or download it again") from error
-    if not isinstance(content, Mapping):
-        raise ValueError(
-            f"{file} must hold a dictionary of tensors, got {type(content).__name__}; save model.state_dict() instead"
-        )
-    return dict(content)
-
-
-def _model_file(path: Path) -> Path:
-    if (path / "checkpoints" / "index.json").is_file():
-        path = path / "checkpoints" / read_json(path / "checkpoints" / "index.json")["last"]
-    file = path / "model.safetensors" if path.is_dir() else path
-    if not file.is_file():
-        raise ValueError(
-            f"pretrained must be a .safetensors or .pth file, or the folder of a run, got {path}, where there is no such file"
-        )
-    return file
-
-
-def describe(state_dict: Mapping[str, Tensor]) -> str:
-    """What a state dictionary under our names seems to be: "InternImage-L (channels 160, depths 5 5 22 5) with ..."."""
-    shape = _backbone_shape(state_dict)
-    if shape is None:
-        return "no InternImage"
-    channels, depths = shape
-    size = size_of(channels, depths)
-    name = f"InternImage-{size.upper() if len(size) < 3 else size}" if size else "an InternImage of no known size"
-    return f"{name} (channels {channels}, depths {' '.join(map(str, depths))})"
-
-
-def _backbone_shape(state_dict: Mapping[str, Tensor]) -> tuple[int, tuple[int, ...]] | None:
-    """Channels of the first stage and blocks of every stage."""
-    found = {match.groups() for name in state_dict if (match := re.match(r"backbone\.stages\.(\d+)\.blocks\.(\d+)\.", name))}
-    first = state_dict.get("backbone.stem.conv2.weight")
-    if not found or first is None:
-        return None
-    stages = [int(stage) for stage, _ in found]
-    return first.shape[0], tuple(stages.count(stage) for stage in sorted(set(stages)))
+def _absent_layer_scales(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> list[str]:
+    """The layer scales that `ours` has where `theirs` has none at all, as in the released ImageNet weights of the T size."""
+    if backbone_shape(ours) != backbone_shape(theirs) or any(".layer_scale" in name for name in theirs):
+        return []
+    return [name for name in ours if ".layer_scale" in name]
 
 
 def _check_backbone(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
@@ -132,39 +96,77 @@ def _check_backbone(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) ->
     if shapes[0] == shapes[1]:
         return
     text = f"the weights must be of {describe(ours)}, got {describe(theirs)}"
-    shape = _backbone_shape(theirs)
-    size = size_of(*shape) if shape else None
-    if shape is None:
-        raise ValueError(f"{text}; its names begin with {_some(list(theirs))}")
-    if shape != _backbone_shape(ours) and size:
-        names = [f'"{name}"' for name in _models_of(size)]
-        raise ValueError(f"{text}; build the model with create_model({' or '.join(names)})")
+    if backbone_shape(theirs) is None:
+        raise ValueError(f"{text}; its names begin with {some(list(theirs))}")
+    if backbone_shape(theirs) != backbone_shape(ours) and (names := models_of(theirs)):
+        raise ValueError(f"{text}; build the model with create_model({' or '.join(map(_quoted, names))})")
     differing = [name for name in shapes[0].keys() | shapes[1].keys() if shapes[0].get(name) != shapes[1].get(name)]
     raise ValueError(
-        f"{text}; they differ in {_some(sorted(differing))}: build the model with the options the weights were trained with"
+        f"{text}; they differ in {some(sorted(differing))}: build the model with the options the weights were trained with"
     )
 
 
-def _models_of(size: str) -> list[str]:
-    return [name for name, variant in VARIANTS.items() if variant.size == size]
+def _rows_of_classes(
+    ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], classes: Classes, their_classes: Sequence[str]
+) -> tuple[dict[str, Tensor], str]:
+    """`theirs` with the last convolutions cut to the classes of `ours`, and what was done in words."""
+    K = ours["decode_head.conv_seg.bias"].shape[0]
+    last = [
+        name
+        for name in (f"{head}.conv_seg.{kind}" for head in HEADS for kind in ("weight", "bias"))
+        if name in ours and name in theirs and ours[name].shape[1:] == theirs[name].shape[1:]
+    ]
+    rows = min((theirs[name].shape[0] for name in last), default=0)
+    if isinstance(classes, str):
+        if classes != "slice" or rows < K:
+            raise ValueError(
+                f'classes must be "slice" for a file with at least the {K} classes of the model, or their names, '
+                f"got {classes!r} for a file with {rows}; give the names of both to copy the rows that they share"
+            )
+        return {**theirs, **{name: theirs[name][:K] for name in last}}, f"kept the first {K} of {rows} classes"
+    if len(set(classes)) != K or len(classes) != K:
+        raise ValueError(
+            f"classes must be {K} different names, one for each output of the model, got {len(classes)}: {some(classes)}; "
+            "make the model with num_classes=len(classes)"
+        )
+    if len(set(their_classes)) != len(their_classes) or len(their_classes) > rows:
+        raise ValueError(
+            f"their_classes must be different names, at most the {rows} of the file, got {len(their_classes)}: "
+            f"{some(their_classes)}; give them in the order of the file's outputs"
+        )
+    pairs = [(i, their_classes.index(name)) for i, name in enumerate(classes) if name in their_classes]
+    if not pairs:
+        raise ValueError(
+            f"classes and their_classes must share a name, got {some(classes)} and {some(their_classes)}; "
+            "leave classes out to start that layer anew"
+        )
+    to, take = [list(rows) for rows in zip(*pairs, strict=True)]
+    copied = {}
+    for name in last:
+        copied[name] = ours[name].clone()  # (K, ...)
+        copied[name][to] = theirs[name][take].to(copied[name])
+    new = [name for name in classes if name not in their_classes]
+    note = f"copied the rows of {len(pairs)} classes by name" + (f"; new: {some(new)}" if new else "")
+    return {**theirs, **copied}, note
 
 
 def _reason_to_skip(name: str, tensor: Tensor, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> str | None:
     """Why a tensor of the file cannot be loaded, or None."""
     head = name.partition(".")[0]
-    if head in HEADS and any(n.startswith(f"{head}.") for n in ours):
-        kinds = [{n.split(".")[1] for n in s if n.startswith(f"{head}.")} for s in (ours, theirs)]
+    if head in HEADS and head_parts(ours, head):
+        kinds = [head_parts(names, head) for names in (ours, theirs)]
         if kinds[0] != kinds[1]:
             return f"a head of another kind, made of {', '.join(sorted(kinds[1] - {'conv_seg'}))}"
     if name not in ours:
         return "the model has no such parameter"
     if tensor.shape == ours[name].shape:
+        if tensor.is_floating_point() and not ours[name].is_floating_point() and not bool(tensor.isfinite().all()):
+            return f"a count that {str(tensor.dtype).removeprefix('torch.')} cannot hold"
         return None
     if name.startswith(f"{head}.conv_seg.") and tensor.shape[1:] == ours[name].shape[1:]:
         return f"another number of classes: {tensor.shape[0]} in the file, {ours[name].shape[0]} in the model"
     return f"another shape: {tuple(tensor.shape)} in the file, {tuple(ours[name].shape)} in the model"
 
 
-def _some(names: "list[str] | tuple[str, ...]") -> str:
-    """Up to three names, and how many more."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+def _quoted(name: str) -> str:
+    return f'"{name}"'

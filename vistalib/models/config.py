@@ -1,0 +1,44 @@
+"""What it takes to build a model again and to read its output, as plain JSON: the `config.json` beside saved weights."""
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """How a model was built, and what its outputs stand for as far as that is known.
+
+    `backbone` are the arguments of `InternImage` that differ from the table of sizes. `classes` name the outputs from the first
+    on; there may be fewer than `num_classes`, as in the released models. `colors` are their RGB values, `scale` is the (width,
+    height) that an image is fitted into. Raises `ValueError` for parts that do not fit together.
+    """
+
+    model: str
+    num_classes: int
+    backbone: dict[str, Any] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    colors: tuple[tuple[int, int, int], ...] = ()
+    scale: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.classes) > self.num_classes or (self.colors and len(self.colors) != len(self.classes)):
+            raise ValueError(
+                f"classes must be at most the {self.num_classes} of the model, each with a colour or none at all, got "
+                f"{len(self.classes)} classes and {len(self.colors)} colors; give both for every output that has a name"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """From what `to_json` gave, whatever else lies beside it; `ValueError` where something is missing."""
+        known = {name: values[name] for name in (f.name for f in fields(cls)) if name in values}
+        if not {"model", "num_classes"} <= known.keys():
+            raise ValueError(f"a model's configuration must give model and num_classes, got {', '.join(values) or 'nothing'}")
+        known["classes"] = tuple(known.get("classes", ()))
+        known["colors"] = tuple((int(r), int(g), int(b)) for r, g, b in known.get("colors", ()))
+        if scale := known.get("scale"):
+            known["scale"] = (int(scale[0]), int(scale[1]))
+        return cls(**known)
