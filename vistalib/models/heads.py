@@ -1,4 +1,4 @@
-"""What every segmentation head shares: the convolution unit, the classifier at its end, and resizing.
+"""What every segmentation head shares: the convolution unit, and the classifier at its end.
 
 Layout: maps are (N, C, H, W); the backbone hands them over in channels-last memory and the heads keep it. Letters: N images,
 C channels, H and W pixels of a map, K classes.
@@ -6,8 +6,9 @@ C channels, H and W pixels of a map, K classes.
 
 from collections import OrderedDict
 
-import torch
 from torch import Tensor, nn
+
+from vistalib.models.convolution import Conv
 
 
 class Head(nn.Module):
@@ -28,19 +29,7 @@ class Head(nn.Module):
 
 
 def conv_bn_relu(in_channels: int, out_channels: int, kernel_size: int = 1) -> nn.Sequential:
-    """Convolution without bias, batch norm, ReLU; size kept. Weights start as Kaiming's fan-out normal."""
-    conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
+    """Convolution of a map, or of several, without bias, batch norm, ReLU; size kept. Weights start as Kaiming's fan-out normal."""
+    conv = Conv(in_channels, out_channels, kernel_size)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     return nn.Sequential(OrderedDict(conv=conv, bn=nn.BatchNorm2d(out_channels), relu=nn.ReLU(inplace=True)))
-
-
-def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear with `align_corners=False`: (N, C, H, W) to (N, C, *size), in channels-last memory."""
-    x = nn.functional.interpolate(x, size=size, mode="bilinear", align_corners=False)
-    # A 1x1 map has no layout to keep: without this, its resized map and all that it is concatenated with would lose theirs.
-    return x.contiguous(memory_format=torch.channels_last)
-
-
-def side(x: Tensor) -> tuple[int, int]:
-    """Height and width of a map."""
-    return x.shape[2], x.shape[3]

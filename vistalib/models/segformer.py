@@ -6,10 +6,9 @@ Layout and letters: see `heads`.
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
-from vistalib.models.heads import Head, conv_bn_relu, resize, side
+from vistalib.models.heads import Head, conv_bn_relu
 
 
 class SegFormerHead(Head):
@@ -22,6 +21,5 @@ class SegFormerHead(Head):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Four maps (N, C_i, H_i, W_i) to logits (N, K, H_0, W_0)."""
-        finest, *coarser = [conv(level) for conv, level in zip(self.convs, maps, strict=True)]  # (N, C, H_i, W_i)
-        fused = torch.cat([finest, *(resize(level, side(finest)) for level in coarser)], dim=1)  # (N, 4 C, H_0, W_0)
-        return self.classify(self.fusion_conv(fused))  # (N, K, H_0, W_0)
+        levels = [conv(level) for conv, level in zip(self.convs, maps, strict=True)]  # (N, C, H_i, W_i)
+        return self.classify(self.fusion_conv(levels))  # (N, K, H_0, W_0)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from vistalib.models.config import ModelConfig
 from vistalib.models.fcn import FCNHead
-from vistalib.models.heads import Head, resize
+from vistalib.models.convolution import resize
+from vistalib.models.heads import Head
 from vistalib.models.internimage import InternImage
 
 IGNORE_INDEX = 255

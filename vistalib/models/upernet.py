@@ -6,10 +6,10 @@ Source: Xiao et al., "Unified Perceptual Parsing for Scene Understanding" (2018)
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
-from vistalib.models.heads import Head, conv_bn_relu, resize, side
+from vistalib.models.convolution import resize, side
+from vistalib.models.heads import Head, conv_bn_relu
 
 
 class UPerHead(Head):
@@ -35,25 +35,24 @@ class UPerHead(Head):
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Four maps (N, C_i, H_i, W_i) to logits (N, K, H_0, W_0)."""
         *finer, top = maps
-        x: Tensor = self.bottleneck(torch.cat([top, *self.ppm(top)], dim=1))  # (N, C, H_3, W_3)
+        x: Tensor = self.bottleneck([top, *self.ppm(top)])  # (N, C, H_3, W_3)
         levels = [x]
         for lateral, fine in zip(reversed(self.lateral_convs), reversed(finer), strict=True):
             x = lateral(fine) + resize(x, side(fine))  # (N, C, H_i, W_i)
             levels.insert(0, x)
-        finest, *coarser = [conv(level) for conv, level in zip(self.fpn_convs, levels[:-1], strict=True)] + levels[-1:]
-        fused = torch.cat([finest, *(resize(level, side(finest)) for level in coarser)], dim=1)  # (N, 4 C, H_0, W_0)
-        return self.classify(self.fpn_bottleneck(fused))  # (N, K, H_0, W_0)
+        smooth = [conv(level) for conv, level in zip(self.fpn_convs, levels[:-1], strict=True)] + levels[-1:]
+        return self.classify(self.fpn_bottleneck(smooth))  # (N, K, H_0, W_0)
 
 
 class PyramidPooling(nn.ModuleList):
-    """The mean of a map over grids of s x s cells, for each scale s; each mixed by a 1x1 convolution and resized back."""
+    """The mean of a map over grids of s x s cells, for each scale s, mixed by a 1x1 convolution."""
 
     def __init__(self, in_channels: int, channels: int, pool_scales: Sequence[int]) -> None:
         super().__init__(conv_bn_relu(in_channels, channels) for _ in pool_scales)
         self.pool_scales = tuple(pool_scales)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """One map (N, C_in, H, W) to a map (N, C, H, W) a scale. Raises `ValueError` where batch norm has a single value."""
+        """One map (N, C_in, H, W) to a map (N, C, s, s) a scale. Raises `ValueError` where batch norm has a single value."""
         outputs = []
         for scale, unit in zip(self.pool_scales, self, strict=True):
             if self.training and x.shape[0] * scale**2 == 1:
@@ -62,5 +61,5 @@ class PyramidPooling(nn.ModuleList):
                     "use a batch of at least 2 images a rank, or freeze the statistics with head.ppm.eval()"
                 )
             pooled = nn.functional.adaptive_avg_pool2d(x, scale)  # (N, C, s, s)
-            outputs.append(resize(unit(pooled), side(x)))  # (N, C, H, W)
+            outputs.append(unit(pooled))  # (N, C, s, s)
         return outputs
