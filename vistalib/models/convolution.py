@@ -1,9 +1,9 @@
 """The convolution of the heads: of maps laid side by side, each resized to the first, without making that large tensor.
 
-A convolution is linear in the channels that it reads, so the one of a concatenation is the sum of one for each part. And of a
-part that was resized it need not see the large map: products with the channels, one for each point of the window, commute with
-resizing, which leaves channels alone. So a coarse map is multiplied where it is small, and what comes out is resized, shifted and
-added, which costs little. For a pyramid of four maps that is a third of the multiply-adds, with the same sum, otherwise rounded.
+A convolution is linear in the channels that it reads, so that of a concatenation is the sum of one for each part. And a part
+that was resized need not be large for it: products with the channels, one for each point of the window, commute with resizing,
+which leaves channels alone. So a coarse map is multiplied where it is small; what comes out is resized, shifted, added, which
+costs little. For a pyramid of four maps that is a third of the multiply-adds, and the same sum, rounded otherwise.
 
 Letters: N images, C channels that go in, O that come out, k x k window, H x W pixels of the first map, h x w of a coarser one.
 """
@@ -27,7 +27,7 @@ class Conv(nn.Conv2d):
         finest, *coarser = maps
         if _written_out(finest):
             return super().forward(torch.cat([finest, *(resize(x, side(finest)) for x in coarser)], dim=1))
-        first, *others = self.weight.split([x.shape[1] for x in maps], dim=1)  # (O, C_i, k, k)
+        first, *others = torch.split(self.weight, [x.shape[1] for x in maps], dim=1)  # (O, C_i, k, k)
         total = nn.functional.conv2d(finest, first, padding=self.padding).permute(0, 2, 3, 1)  # (N, H, W, O)
         for x, weight in zip(coarser, others, strict=True):
             total = _add_coarse(total, x, weight)

@@ -29,7 +29,7 @@ class Head(nn.Module):
 
 
 def conv_bn_relu(in_channels: int, out_channels: int, kernel_size: int = 1) -> nn.Sequential:
-    """Convolution of a map, or of several, without bias, batch norm, ReLU; size kept. Weights start as Kaiming's fan-out normal."""
+    """Convolution of one map or several (see `Conv`), batch norm, ReLU. Weights start as Kaiming's fan-out normal."""
     conv = Conv(in_channels, out_channels, kernel_size)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     return nn.Sequential(OrderedDict(conv=conv, bn=nn.BatchNorm2d(out_channels), relu=nn.ReLU(inplace=True)))

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from vistalib.models.config import ModelConfig
-from vistalib.models.fcn import FCNHead
 from vistalib.models.convolution import resize
+from vistalib.models.fcn import FCNHead
 from vistalib.models.heads import Head
 from vistalib.models.internimage import InternImage
 
