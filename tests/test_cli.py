@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import re
 import shutil
 import signal
 import subprocess
@@ -102,9 +103,13 @@ def test_a_second_training_into_the_same_folder_is_refused(
     assert "resume" in capsys.readouterr().err
 
 
-def test_zoo_counts_the_released_parameters(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_zoo_counts_the_released_parameters_and_flops(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert status("zoo", "--json", tmp_path / "zoo.json") == 0
-    assert read_json(tmp_path / "zoo.json")["parameters"]["upernet_internimage_l"] == 255_600_606
+    row = read_json(tmp_path / "zoo.json")["models"]["upernet_internimage_l"]
+    assert row["parameters"] == 255_600_606
+    assert sum(row["released_flops"].values()) == 3_233_601_315_840
+    assert re.search(r"upernet_internimage_l +255,600,606 +256M +1024x2048 +3233.60G +3234G +3230.67G", capsys.readouterr().out)
 
 
 def test_doctor_names_a_usable_backend(tmp_path: Path) -> None:

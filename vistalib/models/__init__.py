@@ -3,6 +3,7 @@
 from vistalib.models.config import ModelConfig
 from vistalib.models.fcn import FCNHead
 from vistalib.models.fetch import locate
+from vistalib.models.flops import Cost, cost
 from vistalib.models.internimage import InternImage
 from vistalib.models.names import from_released, to_released
 from vistalib.models.pretrained import from_pretrained, push_to_hub, save_pretrained
@@ -16,6 +17,7 @@ from vistalib.models.zoo import create_model, list_models
 
 __all__ = [
     "RELEASED_FILES",
+    "Cost",
     "FCNHead",
     "InternImage",
     "LoadReport",
@@ -24,6 +26,7 @@ __all__ = [
     "SegFormerHead",
     "Segmentor",
     "UPerHead",
+    "cost",
     "create_model",
     "from_pretrained",
     "from_released",
