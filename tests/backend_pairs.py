@@ -5,14 +5,18 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from kernels_helpers import library
 
 from vistalib.ops import backend_status
 
+CPU_BACKENDS = ("torch", "numba", "cpp")
 GPU_PAIRS = [("torch", "cuda"), ("numba-cuda", "cuda"), ("cuda", "cuda")] if torch.cuda.is_available() else []
 
 
 def skip_unusable(backend: str) -> None:
     """End the test as skipped, with the reason that `backend_status` gives, where `backend` does not run here."""
+    if backend == "cpp":
+        library()
     row = next(row for row in backend_status() if row.name == backend)
     if not row.usable:
         pytest.skip(f"backend {backend!r}: {row.reason}")

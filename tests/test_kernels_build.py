@@ -136,14 +136,6 @@ def test_the_twin_gives_the_same_bits_with_any_number_of_threads() -> None:
     assert printed == "True"
 
 
-def test_cuda_is_not_usable_where_there_is_no_gpu() -> None:
-    from vistalib_kernels import cuda
-
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU here")
-    assert cuda.status() == (False, "PyTorch finds no NVIDIA GPU here", None)
-
-
 @pytest.mark.parametrize("name", ["dcnv3::forward<float, 16>", "dcnv3::largest<dcnv3::Half>"])
 @pytest.mark.parametrize("architecture", ["75", "90"])
 def test_nvrtc_compiles_the_same_source(elsewhere: Path, name: str, architecture: str) -> None:

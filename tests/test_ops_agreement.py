@@ -6,19 +6,18 @@ points far outside, exactly on whole pixels, or exactly on the borders at -1, 0,
 
 import pytest
 import torch
+from backend_pairs import CPU_BACKENDS, skip_unusable
 from ops_helpers import NAMES, Inputs, called, disagreements, random_inputs, worst
 from ops_scalar import scalar_truth
 
 from vistalib.ops import dcnv3
 
-BACKENDS = ("torch", "numba")
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=CPU_BACKENDS)
 def backend(request: pytest.FixtureRequest) -> str:
-    if request.param == "numba":
-        pytest.importorskip("numba")
+    skip_unusable(request.param)
     return request.param
 
 

@@ -1,5 +1,8 @@
 """Which backend a call gets, and what is said when one is missing, broken or not built."""
 
+import dataclasses
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,7 +10,7 @@ import torch
 from helpers import run_python
 from ops_helpers import random_inputs
 
-from vistalib.ops import backend_status, dcnv3
+from vistalib.ops import backend_status, backends, dcnv3
 
 CALL = """
 import torch
@@ -25,21 +28,22 @@ status = {row.name: row for row in backend_status()}["numba"]
 
 def test_status_has_a_row_for_every_backend() -> None:
     rows = {row.name: row for row in backend_status()}
-    assert list(rows) == ["torch", "numba", "numba-cuda", "cuda"]
+    assert list(rows) == ["torch", "cpp", "numba", "numba-cuda", "cuda"]
     assert rows["torch"].usable
-    assert rows["cuda"].reason == "not part of this version"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_without_a_gpu_the_kernels_for_gpus_say_so() -> None:
-    row = next(row for row in backend_status() if row.name == "numba-cuda")
+@pytest.mark.parametrize("name", ["numba-cuda", "cuda"])
+def test_without_a_gpu_the_kernels_for_gpus_say_so(name: str) -> None:
+    row = next(row for row in backend_status() if row.name == name)
     assert (row.usable, row.reason, row.repair) == (False, "PyTorch finds no NVIDIA GPU here", None)
 
 
-def test_numba_cuda_refuses_tensors_of_cpus() -> None:
+@pytest.mark.parametrize("name", ["numba-cuda", "cuda"])
+def test_kernels_for_gpus_refuse_tensors_of_cpus(name: str) -> None:
     inputs = random_inputs()
-    with pytest.raises(ValueError, match="backend 'numba-cuda' runs on CUDA tensors, got device cpu"):
-        dcnv3(*inputs.tensors, **inputs.settings, backend="numba-cuda")
+    with pytest.raises(ValueError, match=f"backend '{name}' runs on CUDA tensors, got device cpu"):
+        dcnv3(*inputs.tensors, **inputs.settings, backend=name)
 
 
 def test_without_its_package_numba_cuda_names_the_command() -> None:
@@ -65,23 +69,128 @@ def test_auto_takes_torch_on_other_devices() -> None:
     assert dcnv3(*(tensor.to("meta") for tensor in inputs.tensors), **inputs.settings).shape == inputs.grad_output.shape
 
 
+def test_a_backend_that_does_not_exist_is_a_value_error() -> None:
+    inputs = random_inputs()
+    with pytest.raises(ValueError, match="backend must be one of auto, torch, cpp, numba, numba-cuda, cuda, got 'fast'"):
+        dcnv3(*inputs.tensors, **inputs.settings, backend="fast")
+
+
+@pytest.mark.parametrize("name", ["numba", "cpp"])
+def test_kernels_for_cpus_refuse_tensors_of_other_devices(name: str) -> None:
+    inputs = random_inputs()
+    with pytest.raises(ValueError, match=f"backend '{name}' runs on CPU tensors, got device meta"):
+        dcnv3(*(tensor.to("meta") for tensor in inputs.tensors), **inputs.settings, backend=name)
+
+
+class Kernels:
+    """Kernels that give `answer` when asked whether they are usable."""
+
+    def __init__(self, answer: bool | Exception) -> None:
+        self.answer = answer
+
+    def status(self) -> tuple[bool, str, None]:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer, "so it is", None
+
+
+@pytest.fixture
+def nothing_found_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "_usable", set())
+
+
+@pytest.fixture
+def determinism(request: pytest.FixtureRequest) -> Iterator[None]:
+    torch.use_deterministic_algorithms(request.param)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+# What a machine with a GPU would answer; None: not installed.
 @pytest.mark.parametrize(
-    ("name", "sentence"),
+    ("cuda", "numba_cuda", "determinism", "taken"),
     [
-        ("cuda", "not part of this version"),
-        ("fast", "backend must be one of auto, torch, numba, numba-cuda, cuda, got 'fast'"),
+        pytest.param(True, True, False, "cuda", id="compiled-first"),
+        pytest.param(False, True, False, "numba-cuda", id="then-numba"),
+        pytest.param(None, False, False, "torch", id="then-torch"),
+        pytest.param(None, True, True, "torch", id="numba-is-not-deterministic"),
+        pytest.param(True, True, True, "cuda", id="compiled-is-deterministic"),
     ],
+    indirect=["determinism"],
 )
-def test_a_backend_that_does_not_exist_is_a_value_error(name: str, sentence: str) -> None:
-    inputs = random_inputs()
-    with pytest.raises(ValueError, match=sentence):
-        dcnv3(*inputs.tensors, **inputs.settings, backend=name)
+@pytest.mark.usefixtures("nothing_found_yet", "determinism")
+def test_auto_takes_on_cuda_the_first_that_is_usable(
+    cuda: bool | None, numba_cuda: bool | None, taken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = {
+        name: answer if answer is None else Kernels(answer) for name, answer in (("cuda", cuda), ("numba-cuda", numba_cuda))
+    }
+    monkeypatch.setattr(backends, "_load", there.__getitem__)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert backends.choose_backend("auto", "cuda") == taken
 
 
-def test_numba_refuses_tensors_of_other_devices() -> None:
+@pytest.mark.usefixtures("nothing_found_yet")
+def test_auto_does_not_pass_over_a_library_that_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = Kernels(RuntimeError("x.so does not load; run: it again"))
+    monkeypatch.setattr(backends, "_load", {"cuda": broken, "numba-cuda": Kernels(True)}.__getitem__)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(RuntimeError, match="does not load; run: it again"):
+        backends.choose_backend("auto", "cuda")
+
+
+@pytest.mark.usefixtures("nothing_found_yet")
+def test_auto_never_takes_the_twin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "_load", {"numba": None, "cpp": Kernels(True)}.__getitem__)
+    assert backends.choose_backend("auto", "cpu") == "torch"
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was built."""
+    extension = pytest.importorskip("vistalib_kernels.extension")
+    monkeypatch.setattr(backends, "_usable", set())
+    monkeypatch.setattr(extension, "_loaded", None)
+    monkeypatch.setenv("VISTALIB_KERNELS_CACHE", str(tmp_path))
+
+
+@pytest.mark.usefixtures("empty_cache")
+def test_a_twin_that_was_not_built_names_the_command() -> None:
     inputs = random_inputs()
-    with pytest.raises(ValueError, match="runs on CPU tensors, got device meta"):
-        dcnv3(*(tensor.to("meta") for tensor in inputs.tensors), **inputs.settings, backend="numba")
+    with pytest.raises(RuntimeError, match="'cpp' cannot be used: not built; run: python -m vistalib kernels build, or pass"):
+        dcnv3(*inputs.tensors, **inputs.settings, backend="cpp")
+
+
+@pytest.mark.usefixtures("empty_cache")
+def test_a_library_that_does_not_load_is_broken() -> None:
+    from vistalib_kernels import build
+
+    made = build.Built("", 1.0, "c++", None, (), "")
+    build.folder().mkdir(parents=True)
+    (build.folder() / build.LIBRARY).write_text("no library")
+    (build.folder() / build.RECORD).write_text(json.dumps(dataclasses.asdict(made)))
+    row = next(row for row in backend_status() if row.name == "cpp")
+    assert "does not load: " in row.reason
+    assert (row.usable, row.repair) == (False, "python -m vistalib kernels build --again")
+
+
+def test_the_first_error_of_the_gpu_kernels_is_kept(tmp_path: Path) -> None:
+    package = tmp_path / "vistalib_kernels"
+    package.mkdir()
+    (package / "__init__.py").write_text("attempts = []\n")
+    (package / "numba_cuda.py").write_text(
+        "from vistalib_kernels import attempts\nattempts.append(None)\nraise OSError(f'attempt {len(attempts)}')\n"
+    )
+    (tmp_path / "numba_cuda.py").write_text("")
+    printed = run_python(
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from vistalib.ops.backends import kernels\n"
+        "for attempt in range(2):\n    try:\n        kernels('numba-cuda')\n"
+        "    except RuntimeError as error:\n        print(error)"
+    )
+    assert [line.partition("; run")[0] for line in printed.splitlines()] == [
+        "backend 'numba-cuda' is installed but does not load: OSError: attempt 1"
+    ] * 2
 
 
 @pytest.mark.parametrize("package", ["numba", "vistalib_kernels"])

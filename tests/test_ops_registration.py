@@ -6,17 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from backend_pairs import GPU_PAIRS, default_device
+from backend_pairs import CPU_BACKENDS, GPU_PAIRS, default_device
 from ops_helpers import random_inputs, worst
 from torch.utils.checkpoint import checkpoint
 
 from vistalib.models import Segmentor, create_model
 from vistalib.ops import DCNv3, dcnv3
 
-BACKENDS = ("torch", "numba")
 
-
-@pytest.fixture(params=[*((name, "cpu") for name in BACKENDS), *GPU_PAIRS], ids="-".join)
+@pytest.fixture(params=[*((name, "cpu") for name in CPU_BACKENDS), *GPU_PAIRS], ids="-".join)
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     with default_device(*request.param):
         yield request.param[0]

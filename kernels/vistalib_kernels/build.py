@@ -1,6 +1,6 @@
 """Building the compiled kernels: the C++ twin with any C++ compiler, the CUDA kernels where torch has CUDA and nvcc is there.
 
-    python -m vistalib_kernels.build                 # --architectures 80 90 for other machines, --again to build anew
+    python -m vistalib kernels build                 # --architectures 80 90 for other machines, --again to build anew
 
 The result is one library in a cache folder, under a name made of the sources, torch's version and CUDA's: what was built for
 other ones is never loaded. PyTorch's headers are read by the C++ compiler alone, through the stable ABI; nvcc sees nothing but
@@ -8,10 +8,10 @@ our files, in a folder of its own, so that blanks in paths and other CUDA versio
 only: bare PTX from a newer toolkit is refused by an older driver.
 """
 
-import argparse
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -30,10 +30,10 @@ SOURCES = Path(__file__).parent / "csrc"
 ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")  # Turing to Blackwell
 STABLE_ABI = "0x020a000000000000"  # torch 2.10
 LIBRARY, RECORD, FAILURE = "vistalib_kernels.so", "build.json", "failure.txt"
-COMMAND = "python -m vistalib_kernels.build"
+COMMAND = "python -m vistalib kernels build"  # the command of those who use vistalib; `build` for others
 
 
-class BuildFailed(RuntimeError):
+class BuildFailed(ChildProcessError):
     """The library could not be built; the message has the compiler's first error and the remedies that are known."""
 
 
@@ -52,7 +52,7 @@ class Built:
 @cache
 def key() -> str:
     """What a library must have been built from to fit: our sources, torch, CUDA, the system."""
-    digest = hashlib.sha256(f"{torch.__version__} {torch.version.cuda} {sys.platform} {os.uname().machine}".encode())
+    digest = hashlib.sha256(f"{torch.__version__} {torch.version.cuda} {sys.platform} {platform.machine()}".encode())
     for source in sorted([*SOURCES.iterdir(), Path(__file__)]):
         digest.update(source.name.encode() + source.read_bytes())
     return digest.hexdigest()[:16]
@@ -88,13 +88,17 @@ def last_failure() -> str | None:
 def build(*, architectures: Sequence[str] | None = None, again: bool = False, say: Callable[[str], None] = print) -> Built:
     """Build the library, or return the one that is there. `say` hears which compiler does what, and how long it took.
 
-    `architectures` are compute capabilities without a point ("90"); by default those of the GPUs here. Raises `BuildFailed`.
+    `architectures` are compute capabilities without a point ("90"); by default those of the GPUs here, and where there is none,
+    or no nvcc, the C++ twin alone is built. Raises `ValueError` for others, `BuildFailed` where it cannot be done.
     """
     if sys.platform == "win32":
         raise BuildFailed(
             "the compiled kernels are not built on Windows; nothing is lost on CUDA, where NVRTC compiles the same kernels at "
             "first use (python -m pip install nvidia-cuda-nvrtc), and on CPUs Numba is faster; or build under WSL"
         )
+    for name in architectures or ():
+        if not re.fullmatch(r"\d{2,3}", name):
+            raise ValueError(f"architectures must be compute capabilities without a point, got {name!r}; 90 is Hopper, 75 a T4")
     wanted = tuple(architectures) if architectures is not None else _architectures_here()
     there = find()
     if there is not None and not again and set(wanted) <= set(there.architectures):
@@ -104,7 +108,7 @@ def build(*, architectures: Sequence[str] | None = None, again: bool = False, sa
     try:
         target.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".building-", dir=target) as name:
-            made = _build(Path(name), wanted, say)
+            made = _build(Path(name), wanted, architectures is not None, say)
             Path(name, LIBRARY).replace(target / LIBRARY)
             Path(name, RECORD).write_text(json.dumps(asdict(made), indent=1) + "\n", encoding="utf-8")
             Path(name, RECORD).replace(target / RECORD)
@@ -118,12 +122,14 @@ def build(*, architectures: Sequence[str] | None = None, again: bool = False, sa
     return Built(**{**asdict(made), "path": str(target / LIBRARY)})
 
 
-def _build(place: Path, architectures: tuple[str, ...], say: Callable[[str], None]) -> Built:
+def _build(place: Path, architectures: tuple[str, ...], named: bool, say: Callable[[str], None]) -> Built:
     began = time.monotonic()
     for source in SOURCES.iterdir():
         shutil.copy(source, place)
     compiler = _host_compiler()
     nvcc, note = _cuda_compiler(architectures)
+    if named and nvcc is None:
+        raise BuildFailed(f"nothing can be built for GPUs: {note}; name no architectures to build the C++ twin alone")
     libraries = Path(torch.__file__).parent / "lib"
     jobs = {
         "dcnv3_cpu.cpp": [compiler, "-std=c++20", "-fPIC", "-O3", "-ffp-contract=off", "-c", "dcnv3_cpu.cpp"],
@@ -135,7 +141,7 @@ def _build(place: Path, architectures: tuple[str, ...], say: Callable[[str], Non
         jobs["dcnv3_cuda.cu"] = cuda_command(nvcc, architectures, compiler)
         link = [nvcc, "-shared", f"-ccbin={compiler}", *link[2:], "dcnv3_cuda.o", "-ltorch_cuda"]
         say(f"nvcc {_release(nvcc)}: {', '.join(f'sm_{name}' for name in architectures)}")
-    elif note:
+    else:
         say(f"without CUDA: {note}")
     say(f"C++ compiler: {compiler} {_version(compiler)}")
 
@@ -183,12 +189,12 @@ def _architectures_here() -> tuple[str, ...]:
 def _cuda_compiler(architectures: tuple[str, ...]) -> tuple[str | None, str]:
     """nvcc, or None and why it is not used. Raises `BuildFailed` where it cannot serve this torch."""
     if torch.version.cuda is None:
-        return None, "this torch was built for CPUs"
+        return None, "this torch was built for CPUs (https://pytorch.org/get-started has it for GPUs)"
     if not architectures:
         return None, "there is no GPU here (name architectures to build for other machines)"
     nvcc = find_nvcc()
     if nvcc is None:
-        return None, "there is no nvcc; NVRTC will compile the same kernels at first use"
+        return None, "there is no nvcc (CUDA_HOME can name its folder); NVRTC compiles the same kernels at first use"
     release = _release(nvcc)
     if release.split(".")[0] != torch.version.cuda.split(".")[0]:
         raise BuildFailed(
@@ -254,21 +260,3 @@ def explain(command: Sequence[str], output: str) -> str:
     remedies = [remedy for pattern, remedy in REMEDIES if re.search(pattern, output)]
     known = "; ".join(remedies) or "no remedy is known for it; until it is found, backend='numba' and NVRTC need no build"
     return f"{Path(command[0]).name} failed: {first}\n{known}\nthe command was: {' '.join(command)}"
-
-
-def main() -> int:
-    """The command: build, and say what was done or why it could not be."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description="Build the compiled kernels.")
-    parser.add_argument("--architectures", nargs="+", help="compute capabilities, as 90 (default: those of the GPUs here)")
-    parser.add_argument("--again", action="store_true", help="build even where it was built")
-    options = parser.parse_args()
-    try:
-        build(architectures=options.architectures, again=options.again)
-    except BuildFailed as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -4,6 +4,7 @@
 arguments must fit together: nothing is checked here. Pairs are (height, width).
 """
 
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -11,28 +12,27 @@ import torch
 from torch import Tensor
 
 from vistalib_kernels import extension, nvrtc
-from vistalib_kernels.build import COMMAND, last_failure
+from vistalib_kernels.build import COMMAND, Built, last_failure
 
 
 def status() -> tuple[bool, str, str | None]:
-    """Whether CUDA tensors can be treated here; by what, or why not, and the command that helps. Never raises."""
-    if not torch.cuda.is_available():
-        return False, "PyTorch finds no NVIDIA GPU here", None
-    try:
-        if (built := extension.load()) is not None and built.cuda is not None and _runs_here(built.architectures):
-            return True, f"built by nvcc {built.cuda} for {', '.join(built.architectures)}", None
-    except RuntimeError as error:
-        return False, str(error), f"{COMMAND} --again"
-    trouble = nvrtc.trouble()
+    """Whether CUDA tensors can be treated here; by what, or why not, and the command that helps.
+
+    `RuntimeError` where a library was built and does not load.
+    """
+    built = extension.load()
+    if built is not None and _runs_on(torch.cuda.current_device(), built):
+        return True, f"built by nvcc {built.cuda} for {', '.join(f'sm_{name}' for name in built.architectures)}", None
+    failure, trouble = last_failure(), nvrtc.trouble()
+    failed = "" if failure is None else f"; the last build failed: {failure}"
     if trouble is None:
-        failure = last_failure()
-        return True, "compiled by NVRTC at first use" + (f"; the last build failed: {failure}" if failure else ""), None
-    return False, f"not built, and NVRTC cannot stand in: {trouble}", COMMAND
+        return True, f"compiled by NVRTC at first use{failed}", None
+    return False, f"not built, and NVRTC cannot stand in: {trouble}{failed}", COMMAND
 
 
 def forward(value: Tensor, offset: Tensor, mask: Tensor, **settings: Any) -> Tensor:
     """(N, H, W, C), (N, P, Q, G*K*2) and (N, P, Q, G*K) to (N, P, Q, C), all of one dtype; settings as `extension.forward`."""
-    output: Tensor = _kernels().forward(value, offset, mask, **settings)
+    output: Tensor = _kernels(value.device.index).forward(value, offset, mask, **settings)
     return output
 
 
@@ -41,18 +41,19 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of value, offset and mask, from that of the output."""
     deterministic = torch.are_deterministic_algorithms_enabled()
-    gradients: tuple[Tensor, Tensor, Tensor] = _kernels().backward(
+    gradients: tuple[Tensor, Tensor, Tensor] = _kernels(value.device.index).backward(
         grad_output, value, offset, mask, **settings, deterministic=deterministic
     )
     return gradients
 
 
-def _kernels() -> ModuleType:
+@cache  # for as long as the process lives: what is built later is taken by the next one
+def _kernels(device: int) -> ModuleType:
     built = extension.load()
-    return extension if built is not None and built.cuda is not None and _runs_here(built.architectures) else nvrtc
+    return extension if built is not None and _runs_on(device, built) else nvrtc
 
 
-def _runs_here(architectures: tuple[str, ...]) -> bool:
+def _runs_on(device: int, built: Built) -> bool:
     """Native code runs on GPUs of its own major version, from its own minor version on."""
-    major, minor = torch.cuda.get_device_capability()
-    return any(int(name[:-1]) == major and int(name[-1]) <= minor for name in architectures)
+    major, minor = torch.cuda.get_device_capability(device)
+    return any(int(name[:-1]) == major and int(name[-1]) <= minor for name in built.architectures)

@@ -27,15 +27,11 @@ def load() -> Built | None:
 
 
 def status() -> tuple[bool, str, str | None]:
-    """Whether the C++ twin can be used; why not, and the command that helps. Never raises."""
-    try:
-        built = load()
-    except RuntimeError as error:
-        return False, str(error), f"{COMMAND} --again"
-    if built is None:
-        failure = last_failure()
-        return False, f"the last build failed: {failure}" if failure else "not built", COMMAND
-    return True, "runs on CPUs; the compiled twin of the CUDA kernels", None
+    """Whether the C++ twin can be used; why not, and the command that helps. `RuntimeError` where the library does not load."""
+    if load() is not None:
+        return True, "runs on CPUs; the compiled twin of the CUDA kernels", None
+    failure = last_failure()
+    return False, f"the last build failed: {failure}" if failure else "not built", COMMAND
 
 
 def forward(

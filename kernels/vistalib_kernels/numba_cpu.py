@@ -40,6 +40,11 @@ _EDITION = sha256(b"".join((Path(__file__).parent / name).read_bytes() for name 
 _lock = Lock()
 
 
+def status() -> tuple[bool, str, str | None]:
+    """Whether it can be used; why not, and the command that helps."""
+    return True, "runs on CPUs", None
+
+
 def forward(
     value: Tensor,
     offset: Tensor,

@@ -30,6 +30,15 @@ if not SIMULATED:
     cuda.config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # a small image is no mistake
 
 
+def status() -> tuple[bool, str, str | None]:
+    """Whether CUDA tensors can be treated here; why not, and the command that helps."""
+    if not cuda.is_available():
+        toolkit = (torch.version.cuda or "13").partition(".")[0]
+        repair = f'python -m pip install --force-reinstall "vistalib-kernels[cu{toolkit}]"'
+        return False, f"Numba finds no GPU: {cuda.cuda_error()}", repair
+    return True, "runs on NVIDIA GPUs; the version to read", None
+
+
 def forward(
     value: Tensor,
     offset: Tensor,

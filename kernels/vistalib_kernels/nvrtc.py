@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vistalib_kernels.build import SOURCES, BuildFailed, find_nvcc, folder
+from vistalib_kernels.build import COMMAND, SOURCES, BuildFailed, find_nvcc, folder
 
 THREADS, WARPS, STRIDING_BLOCKS = 128, 4, 4096  # as in dcnv3_cuda.cu
 HEADERS = ("dcnv3.h", "made.cuh", "any.cuh")
@@ -220,7 +220,7 @@ def _compile(name: str, architecture: str) -> tuple[bytes, bytes]:
         if library.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options)) != 0:
             raise BuildFailed(
                 f"NVRTC cannot compile {name} for sm_{architecture}: {_text(library, program, 'ProgramLog')}; "
-                "install the NVRTC of the CUDA that torch was built with, or build with nvcc: python -m vistalib_kernels.build"
+                f"install the NVRTC of the CUDA that torch was built with, or build with nvcc: {COMMAND}"
             )
         lowered, size = ctypes.c_char_p(), ctypes.c_size_t()
         library.nvrtcGetLoweredName(program, name.encode(), ctypes.byref(lowered))

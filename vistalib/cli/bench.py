@@ -2,15 +2,12 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
 import tyro
 
-from vistalib.cli.parts import UsageError, app
+from vistalib.cli.parts import Chosen, UsageError, app
 from vistalib.files import check_writable, replacing, write_json
-
-T = TypeVar("T")
-Chosen = Annotated[T, tyro.conf.arg(help_behavior_hint="")]  # its default depends on the device; the help tells it in words
 
 
 def bench_op(

@@ -25,7 +25,8 @@ def doctor(*, json: Path | None = None) -> None:
         print(f"{package:24}{version or f'not installed; run: python -m pip install {package}'}")
     print("\nbackends of DCNv3")
     for backend in backends:
-        print(f"  {backend['name']:12}{'usable' if backend['usable'] else 'not usable':12}{backend['reason']}")
+        reason = backend["reason"].replace("\n", f"\n{'':26}")  # a compiler's message has several lines
+        print(f"  {backend['name']:12}{'usable' if backend['usable'] else 'not usable':12}{reason}")
         if backend["repair"] is not None:
             print(f"{'':26}run: {backend['repair']}")
     if json is not None:

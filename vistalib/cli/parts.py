@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import tyro
 
@@ -10,6 +10,9 @@ if TYPE_CHECKING:  # the rooms bring torch along; `vistalib --help` does without
     from vistalib.recipes import Dataset, Roots
 
 app = tyro.extras.SubcommandApp()
+
+T = TypeVar("T")
+Chosen = Annotated[T, tyro.conf.arg(help_behavior_hint="")]  # its default depends on the machine; the help tells it in words
 
 
 class UsageError(ValueError):

@@ -29,9 +29,12 @@ def dcnv3(
     int or (height, width). With `mask_is_logits` the softmax over the K points is part of the operator. Returns
     (N, P, Q, C) in the dtype of `value`. Differentiable once in all three tensors.
 
-    `backend` is "auto" (Numba on CPUs where `vistalib-kernels` is installed, PyTorch elsewhere), "torch", "numba" or
-    "numba-cuda", the readable GPU kernels.
-    Raises `ValueError` for arguments that do not fit together, `ModuleNotFoundError` for a backend that is not installed.
+    `backend` is "auto", the first of these that is usable on the tensors' device: "cuda" (compiled, or by NVRTC), "numba-cuda"
+    (the GPU kernels to read), "numba" (CPUs), "torch" (everywhere). "cpp", the C++ twin of "cuda", is taken by name only.
+    `backend_status` tells which are usable. Under `torch.use_deterministic_algorithms(True)` every backend gives the same bits
+    again, but for "numba-cuda", whose backward refuses.
+    Raises `ValueError` for arguments that do not fit together, `ModuleNotFoundError` for a backend that is not installed,
+    `RuntimeError` for one that is broken or not built.
     """
     kernel_size, stride, padding, dilation = pair(kernel_size), pair(stride), pair(padding), pair(dilation)
     check_arguments(

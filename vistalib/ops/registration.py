@@ -6,7 +6,6 @@ autocast, which lets offset and mask follow the dtype of value. Arguments are ch
 """
 
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any, Protocol
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.library import Library
 
-from vistalib.ops.backends import numba_cpu, numba_cuda
+from vistalib.ops.backends import PACKAGES, kernels
 from vistalib.ops.definition import dcnv3_definition, dcnv3_gradients
 
 # groups, kernel_size, stride, padding, dilation, offset_scale, mask_is_logits
@@ -120,21 +119,19 @@ def _torch_backward(
     return dcnv3_gradients(grad_output, value, offset, mask, **_named(settings))
 
 
-def _of_package(kernels: Callable[[], ModuleType | None]) -> tuple[Forward, Backward]:
-    """The two kernels of a module of `vistalib_kernels`, opened at their first call; `choose_backend` has seen it there."""
+def _of_package(backend: str) -> tuple[Forward, Backward]:
+    """The two kernels of a backend of `vistalib_kernels`, opened at their first call; `choose_backend` has seen it there."""
 
     def forward(value: Tensor, offset: Tensor, mask: Tensor, *settings: Any) -> Tensor:
-        module = kernels()
-        assert module is not None
-        output: Tensor = module.forward(value, offset, mask, **_named(settings))
+        output: Tensor = kernels(backend).forward(value, offset, mask, **_named(settings))
         return output
 
     def backward(
         grad_output: Tensor, value: Tensor, offset: Tensor, mask: Tensor, *settings: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
-        module = kernels()
-        assert module is not None
-        gradients: tuple[Tensor, Tensor, Tensor] = module.backward(grad_output, value, offset, mask, **_named(settings))
+        gradients: tuple[Tensor, Tensor, Tensor] = kernels(backend).backward(
+            grad_output, value, offset, mask, **_named(settings)
+        )
         return gradients
 
     return forward, backward
@@ -142,6 +139,8 @@ def _of_package(kernels: Callable[[], ModuleType | None]) -> tuple[Forward, Back
 
 OPERATORS = {
     "torch": _register("dcnv3_torch", "CompositeExplicitAutograd", _torch_forward, _torch_backward),
-    "numba": _register("dcnv3_numba", "CPU", *_of_package(numba_cpu)),
-    "numba-cuda": _register("dcnv3_numba_cuda", "CUDA", *_of_package(numba_cuda)),
+    **{
+        name: _register(f"dcnv3_{name.replace('-', '_')}", package.device.upper(), *_of_package(name))
+        for name, package in PACKAGES.items()
+    },
 }
