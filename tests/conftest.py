@@ -6,6 +6,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
+os.environ["VISTALIB_CACHE"] = str(Path(__file__).resolve().parent.parent / "build" / "cache for tests")
 os.environ["VISTALIB_KERNELS_CACHE"] = str(Path(__file__).resolve().parent.parent / "build" / "kernels for tests")
 
 import numpy as np

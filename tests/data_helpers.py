@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vistalib.data.labels import VISTAS_V1_2
+from vistalib.data.vistas_labels import VISTAS_V1_2, VISTAS_V2_0
 
 SIZE = (24, 40)  # height, width
+PROBABILITY = np.tile(np.linspace(0, 255, SIZE[1]).astype(np.uint8), (SIZE[0], 1))
 
 
 def pixels(seed: int) -> NDArray[np.uint8]:
@@ -29,23 +30,32 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
     Image.fromarray(image).save(path, **({"quality": 95} if path.suffix == ".jpg" else {}))
 
 
-def write_label(path: Path, label: NDArray[np.uint8], *, palette: bool = False) -> None:
-    """An 8-bit PNG of indices, grey or with a palette."""
+def write_label(path: Path, label: NDArray[np.uint8], *, palette: bool = False, table=VISTAS_V1_2) -> None:
+    """An 8-bit PNG of indices, grey or with the palette of a table of classes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(label)
     if palette:
-        image.putpalette([channel for entry in VISTAS_V1_2 for channel in entry.color] + [0] * 3 * (256 - len(VISTAS_V1_2)))
+        image.putpalette([channel for entry in table for channel in entry.color] + [0] * 3 * (256 - len(table)))
     image.save(path)
 
 
-def write_vistas(root: Path, *, training: int = 3, validation: int = 2) -> Path:
-    config = {"labels": [{"name": c.name, "readable": c.readable, "color": list(c.color)} for c in VISTAS_V1_2]}
+VISTAS = {  # layout: classes, configuration, labels below a split
+    "v1.2": (VISTAS_V1_2, "config_v1.2.json", "v1.2/labels"),
+    "v2.0": (VISTAS_V2_0, "config_v2.0.json", "v2.0/labels"),
+    "flat": (VISTAS_V1_2, "config.json", "labels"),
+}
+
+
+def write_vistas(root: Path, layout: str = "v1.2", *, training: int = 3, validation: int = 2) -> Path:
+    table, config, below = VISTAS[layout]
+    labels = [{"name": c.name, "readable": c.readable, "color": list(c.color), "evaluate": c.evaluate} for c in table]
     root.mkdir(parents=True, exist_ok=True)
-    (root / "config_v1.2.json").write_text(json.dumps(config))
+    (root / config).write_text(json.dumps({"labels": labels}))
     for split, count, first in (("training", training, 0), ("validation", validation, 100)):
         for i in range(first, first + count):
             write_image(root / split / "images" / f"photo{i:03}.jpg", pixels(i))
-            write_label(root / split / "v1.2" / "labels" / f"photo{i:03}.png", values(i, range(66)), palette=True)
+            label = values(i, range(len(table)))
+            write_label(root / split / below / f"photo{i:03}.png", label, palette=True, table=table)
     return root
 
 
@@ -56,6 +66,19 @@ def write_cityscapes(root: Path, *, split: str = "train", kind: str = "gtFine", 
             write_image(root / "leftImg8bit" / split / city / f"{stem}_leftImg8bit.png", pixels(i))
             write_label(root / kind / split / city / f"{stem}_{kind}_labelIds.png", values(i, range(34)))
             write_label(root / kind / split / city / f"{stem}_{kind}_instanceIds.png", values(i, range(34)))
+    return root
+
+
+def write_auto(root: Path, *, ending: str = "_leftImg8bit", classes: range = range(34), probability: bool = True) -> Path:
+    """train_extra of Cityscapes with automatic labels; a pixel's probability grows from 0 at the left to 255 at the right."""
+    for city in ("aachen", "troisdorf"):
+        for i in range(2):
+            stem = f"{city}_000000_{i + 72:06}"
+            write_image(root / "leftImg8bit" / "train_extra" / city / f"{stem}_leftImg8bit.png", pixels(i))
+            label = root / "refinement_final" / "train_extra" / city / f"{stem}{ending}.png"
+            write_label(label, values(i, classes))
+            if probability:
+                write_label(label.with_stem(f"{label.stem}_prob"), PROBABILITY)
     return root
 
 

@@ -4,10 +4,9 @@ import os
 
 import numpy as np
 import pytest
-from data_helpers import SIZE, write_folder, write_label
+from data_helpers import SIZE, write_auto, write_cityscapes, write_folder, write_label, write_vistas
 
-from vistalib.data import Folder, StreetDataset, class_pixels
-from vistalib.data.index import histogram
+from vistalib.data import Cityscapes, Folder, StreetDataset, Vistas, class_pixels, class_places
 
 
 @pytest.fixture
@@ -29,8 +28,9 @@ def test_the_histogram_counts_classes_and_ignored_pixels(dataset):
     assert dataset.index()[3]["histogram"] == expected
 
 
-def test_a_histogram_of_a_class_that_is_not_there_is_zero():
-    assert histogram(np.array([[1, 1], [255, 3]], np.uint8), 5) == [0, 2, 0, 1, 0, 1]
+def test_a_class_that_is_not_there_counts_zero(dataset):
+    write_label(dataset.label_path(0), np.where(np.arange(SIZE[1]) < 10, 1, 2)[None].repeat(SIZE[0], 0).astype(np.uint8))
+    assert dataset.index()[0]["histogram"] == [0, 10 * SIZE[0], 0, 30 * SIZE[0]]
 
 
 def test_class_pixels_are_the_sums_without_ignored_ones(dataset):
@@ -40,8 +40,66 @@ def test_class_pixels_are_the_sums_without_ignored_ones(dataset):
 
 def test_the_index_is_made_once(dataset, monkeypatch):
     dataset.index()
-    monkeypatch.setattr(StreetDataset, "read_label", lambda *_: pytest.fail("the labels were read again"))
+    monkeypatch.setattr(StreetDataset, "read_values", lambda *_: pytest.fail("the labels were read again"))
     assert len(dataset.index()) == len(dataset)
+
+
+def test_another_map_reads_no_label_again(tmp_path, monkeypatch):
+    pytest.importorskip("datasets")
+    monkeypatch.setenv("VISTALIB_CACHE", str(tmp_path / "cache"))
+    root = write_vistas(tmp_path / "vistas")
+    native = Vistas(root, "training", map="native")
+    expected = class_pixels(native)
+    monkeypatch.setattr(StreetDataset, "read_values", lambda *_: pytest.fail("the labels were read again"))
+    mapped = Vistas(root, "training")
+    sky = native.classes.index("nature--sky")
+    assert class_pixels(mapped)[mapped.classes.index("sky")] == expected[sky]
+    assert len(mapped.index()[0]["histogram"]) == 20
+
+
+def test_no_image_is_read(dataset):
+    for i in range(len(dataset)):
+        dataset.image_path(i).write_bytes(b"")
+    assert len(dataset.index()) == len(dataset)
+
+
+def test_a_value_without_a_name_is_told_with_its_file(dataset):
+    write_label(dataset.label_path(3), np.full(SIZE, 4, np.uint8))
+    with pytest.raises(ValueError, match=rf"03\.png must hold only the values .* got 4 at {SIZE[0] * SIZE[1]} pixels"):
+        dataset.index()
+
+
+def test_labels_of_two_namings_are_counted_alike(tmp_path, monkeypatch):
+    pytest.importorskip("datasets")
+    monkeypatch.setenv("VISTALIB_CACHE", str(tmp_path / "cache"))
+    write_auto(write_cityscapes(tmp_path), ending="_gtFine_labelTrainIds", classes=range(19))
+    dataset = Cityscapes(tmp_path, "train+train_extra", labels="auto")
+    labels = [dataset.read_label(i) for i in range(len(dataset))]
+    assert class_pixels(dataset) == [sum(int((label == value).sum()) for label in labels) for value in range(19)]
+
+
+def test_another_threshold_makes_another_index(tmp_path, monkeypatch):
+    pytest.importorskip("datasets")
+    monkeypatch.setenv("VISTALIB_CACHE", str(tmp_path / "cache"))
+    root = write_auto(tmp_path)
+    least = [Cityscapes(root, "train_extra", "auto", min_probability=p).index()[0]["histogram"][-1] for p in (0.0, 0.5, 0.9)]
+    assert least == sorted(set(least))
+
+
+def test_places_say_where_a_class_lives(dataset):
+    for i in range(len(dataset)):
+        write_label(dataset.label_path(i), np.repeat(np.array([[0], [1]], np.uint8), SIZE[0] // 2, 0).repeat(SIZE[1], 1))
+    sky, road, car = class_places(dataset)
+    height = len(sky)
+    np.testing.assert_array_equal(sky, np.repeat([[1.0], [0.0]], height // 2, 0).repeat(sky.shape[1], 1))
+    np.testing.assert_array_equal(road, 1 - sky)
+    assert not car.any()
+
+
+def test_the_index_saves_and_loads_like_any_dataset(dataset, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    dataset.index().save_to_disk(tmp_path / "saved")
+    assert datasets.load_from_disk(tmp_path / "saved")[:] == dataset.index()[:]
 
 
 def test_a_changed_label_makes_a_new_index(dataset):

@@ -3,34 +3,8 @@
 import numpy as np
 import pytest
 
-from vistalib.data.labels import (
-    CITYSCAPES,
-    IGNORE_INDEX,
-    TRAIN_CLASSES,
-    TRAIN_COLORS,
-    VISTAS_NAMES,
-    VISTAS_TO_CITYSCAPES,
-    VISTAS_V1_2,
-    vistas_to_train_id,
-)
-
-# The released map: positions in the v1.2 configuration, by training id.
-RELEASED = [
-    [13, 24, 41], [2, 15], [17], [6], [3], [45, 47], [48], [50], [30], [29], [27], [19], [20, 21, 22],
-    [55], [61], [54], [58], [57], [52],
-]  # fmt: skip
-
-
-def test_vistas_maps_to_the_training_ids_as_released() -> None:
-    expected = np.full(256, IGNORE_INDEX, np.uint8)
-    for train_id, positions in enumerate(RELEASED):
-        expected[positions] = train_id
-    np.testing.assert_array_equal(vistas_to_train_id(), expected)
-
-
-def test_the_vistas_map_follows_names_not_positions() -> None:
-    table = vistas_to_train_id(("nature--sky", "object--vehicle--car", "unheard-of"))
-    assert table[:3].tolist() == [10, 13, IGNORE_INDEX]
+from vistalib.data.labels import CITYSCAPES, IGNORE_INDEX, TRAIN_CLASSES, TRAIN_COLORS
+from vistalib.data.vistas_labels import VISTAS_NAMES, VISTAS_V1_2, VISTAS_V2_0
 
 
 def test_vistas_has_66_classes_of_distinct_names_and_colours() -> None:
@@ -45,9 +19,20 @@ def test_vistas_evaluates_all_but_the_unlabelled() -> None:
     assert [entry.name for entry in VISTAS_V1_2 if not entry.evaluate] == ["void--unlabeled"]
 
 
-def test_every_mapped_class_exists_on_both_sides() -> None:
-    assert set(VISTAS_TO_CITYSCAPES) <= set(VISTAS_NAMES)
-    assert set(VISTAS_TO_CITYSCAPES.values()) == set(TRAIN_CLASSES)
+def test_vistas_2_has_124_classes_of_distinct_names() -> None:
+    assert len(VISTAS_V2_0) == len({entry.name for entry in VISTAS_V2_0}) == 124
+
+
+def test_vistas_2_has_70_instance_classes_46_others_and_8_that_are_not_scored() -> None:
+    # the counts that its publishers give
+    scored = [entry.instances for entry in VISTAS_V2_0 if entry.evaluate]
+    assert (scored.count(True), scored.count(False), len(VISTAS_V2_0) - len(scored)) == (70, 46, 8)
+
+
+def test_classes_that_both_versions_have_look_alike() -> None:
+    older = {entry.name: (entry.readable, entry.color) for entry in VISTAS_V1_2}
+    assert all(older.get(entry.name, (entry.readable, entry.color))[0] == entry.readable for entry in VISTAS_V2_0)
+    assert [entry.name for entry in VISTAS_V2_0 if older.get(entry.name, ("", entry.color))[1] != entry.color] == []
 
 
 def test_cityscapes_maps_its_ids_to_the_training_ids() -> None:

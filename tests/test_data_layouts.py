@@ -5,7 +5,19 @@ import re
 
 import numpy as np
 import pytest
-from data_helpers import SIZE, pixels, values, write_cityscapes, write_folder, write_image, write_label, write_vistas
+from data_helpers import (
+    PROBABILITY,
+    SIZE,
+    VISTAS,
+    pixels,
+    values,
+    write_auto,
+    write_cityscapes,
+    write_folder,
+    write_image,
+    write_label,
+    write_vistas,
+)
 
 from vistalib.data import CITYSCAPES, TRAIN_CLASSES, VISTAS_TO_CITYSCAPES, VISTAS_V1_2, Cityscapes, Folder, InMemory, Vistas
 
@@ -38,6 +50,103 @@ def test_vistas_images_are_rgb(tmp_path):
     image, _ = Vistas(write_vistas(tmp_path), "training").read(2)
     # JPEG at quality 95: measured mean difference 1.6 grey levels; BGR would give 60 and more
     assert np.abs(image.astype(int) - pixels(2)).mean() < 6
+
+
+@pytest.mark.parametrize("layout", ["v1.2", "v2.0", "flat"])
+def test_vistas_is_recognised_by_its_folders(layout, tmp_path):
+    dataset = Vistas(write_vistas(tmp_path, layout), "training+validation")
+    assert len(dataset) == 5
+    assert dataset.version == ("v2.0" if layout == "v2.0" else "v1.2")
+    assert dataset.map.name == ("vistalib" if layout == "v2.0" else "released")
+
+
+@pytest.mark.parametrize(("version", "classes"), [("v1.2", 66), ("v2.0", 124)])
+def test_native_classes_keep_their_label_values_less_what_is_not_scored(version, classes, tmp_path):
+    dataset = Vistas(write_vistas(tmp_path, version), "training", map="native")
+    label = values(0, range(classes))
+    unscored = [i for i, entry in enumerate(VISTAS[version][0]) if not entry.evaluate]
+    assert len(dataset.classes) == len(dataset.colors) == classes
+    np.testing.assert_array_equal(dataset.read_label(0), np.where(np.isin(label, unscored), 255, label))
+
+
+def test_vistas_with_both_versions_reads_the_one_that_is_asked_for(tmp_path):
+    write_vistas(write_vistas(tmp_path, "v1.2"), "v2.0")
+    assert Vistas(tmp_path, "training").version == "v1.2"
+    newer = Vistas(tmp_path, "training", version="v2.0")
+    table = newer.map.table({i: entry.name for i, entry in enumerate(VISTAS["v2.0"][0])}, "")
+    np.testing.assert_array_equal(newer.read_label(2), table[values(2, range(124))])
+
+
+def test_vistas_2_labels_read_as_v1_2_are_refused(tmp_path):
+    # the released code takes every value above 65 for road
+    write_vistas(tmp_path, "v1.2")
+    write_vistas(tmp_path / "new", "v2.0")
+    for path in (tmp_path / "new/training/v2.0/labels").iterdir():
+        path.replace(tmp_path / "training/v1.2/labels" / path.name)
+    with pytest.raises(ValueError, match=r"photo000\.png must hold only the values that .*config_v1\.2\.json names, got 6"):
+        Vistas(tmp_path, "training").read(0)
+
+
+def test_a_version_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"expected the folder .*v2\.0/labels, got .*training with images, v1\.2"):
+        Vistas(write_vistas(tmp_path), "training", version="v2.0")
+
+
+@pytest.mark.parametrize("split", ["train+val", "val"])
+def test_cityscapes_joins_splits(split, tmp_path):
+    for part in ("train", "val"):
+        write_cityscapes(tmp_path, split=part)
+    assert len(Cityscapes(tmp_path, split)) == (8 if "+" in split else 4) - (2 if "+" in split else 1)
+
+
+@pytest.mark.parametrize(
+    ("ending", "classes", "table"),
+    [
+        ("_leftImg8bit", range(34), CITYSCAPES.id_to_train_id()),
+        ("_gtFine_labelTrainIds", range(19), np.arange(256)),
+    ],
+    ids=["as published", "as the released configuration names them"],
+)
+def test_automatic_labels_of_both_namings_are_read(ending, classes, table, tmp_path):
+    dataset = Cityscapes(write_auto(tmp_path, ending=ending, classes=classes), "train_extra", labels="auto")
+    assert len(dataset) == 3  # less the bad image, and no probability file taken for a label
+    np.testing.assert_array_equal(dataset.read_label(1), table[values(1, classes)])
+
+
+@pytest.mark.parametrize("wrap", [lambda dataset: dataset, InMemory], ids=["from files", "in memory"])
+def test_unsure_pixels_of_automatic_labels_are_ignored(wrap, tmp_path):
+    dataset = wrap(Cityscapes(write_auto(tmp_path), "train_extra", labels="auto", min_probability=0.5))
+    expected = np.where(PROBABILITY < 127.5, 255, CITYSCAPES.id_to_train_id()[values(0, range(34))])
+    np.testing.assert_array_equal(dataset.read_label(0), expected)
+    np.testing.assert_array_equal(dataset.read(0)[1], expected)
+
+
+def test_fine_and_automatic_labels_are_joined_as_the_released_training_reads_them(tmp_path):
+    write_auto(write_cityscapes(tmp_path), ending="_gtFine_labelTrainIds", classes=range(19))
+    dataset = Cityscapes(tmp_path, "train+train_extra", labels="auto")
+    np.testing.assert_array_equal(dataset.read_label(0), CITYSCAPES.id_to_train_id()[values(0, range(34))])
+    np.testing.assert_array_equal(dataset.read_label(len(dataset) - 1), values(0, range(19)))
+
+
+def test_a_threshold_without_probabilities_is_refused(tmp_path):
+    root = write_auto(tmp_path, probability=False)
+    with pytest.raises(ValueError, match=r"got none at .*aachen_000000_000072_leftImg8bit_prob\.png"):
+        Cityscapes(root, "train_extra", labels="auto", min_probability=0.5)
+
+
+def test_a_probability_of_another_size_is_refused(tmp_path):
+    root = write_auto(tmp_path)
+    name = "aachen/aachen_000000_000072_leftImg8bit_prob.png"
+    write_label(root / "refinement_final/train_extra" / name, np.zeros((4, 4), np.uint8))
+    dataset = Cityscapes(root, "train_extra", labels="auto", min_probability=0.5)
+    with pytest.raises(ValueError, match=r"_prob\.png must be an 8-bit grey PNG of the size of its label, 40x24, got uint8"):
+        dataset.read(0)
+
+
+@pytest.mark.parametrize(("given", "labels"), [(1.5, "auto"), (0.5, "fine")], ids=["range", "not automatic"])
+def test_a_threshold_that_makes_no_sense_is_refused(given, labels, tmp_path):
+    with pytest.raises(ValueError, match="min_probability must lie in"):
+        Cityscapes(tmp_path, "train", labels=labels, min_probability=given)
 
 
 def test_cityscapes_maps_label_ids_to_training_ids(tmp_path):

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vistalib.data.labels import CITYSCAPES, TRAIN_CLASSES, VISTAS_V1_2, vistas_to_train_id
+from vistalib.data.labels import CITYSCAPES, TRAIN_CLASSES
 from vistalib.data.synthetic import synthesize
 from vistalib.data.synthetic.camera import Camera, Frame, clip_near
 from vistalib.data.synthetic.make import MANIFEST
-from vistalib.data.synthetic.render import render_number, visible_classes
+from vistalib.data.synthetic.render import TRAIN_IDS, render_number, visible_classes
 from vistalib.data.synthetic.scene import SCHEDULED, schedule
 from vistalib.data.synthetic.write_cityscapes import IDS
+from vistalib.data.vistas_labels import VISTAS_V1_2
 
 SIZE = (96, 192)
 COUNT = 16
@@ -124,7 +125,7 @@ def test_cityscapes_shows_the_own_car_and_the_rectification_border(cityscapes: P
 
 
 def test_all_19_classes_occur_in_16_vistas_images(vistas: Path) -> None:
-    table = vistas_to_train_id()
+    table = TRAIN_IDS
     seen = {
         int(v) for p in (vistas / "training/v1.2/labels").glob("*.png") for v in np.unique(table[np.asarray(Image.open(p))])
     }

@@ -25,7 +25,7 @@ NAMES = {
 }
 SOURCES = sorted(path for folder in ("vistalib", "kernels", "tests", "tools") for path in (ROOT / folder).rglob("*.py"))
 # Import name -> the name pip knows, where they differ.
-DISTRIBUTION = {"cv2": "opencv-python-headless", "PIL": "pillow", "torch_scatter": "torch-scatter"}
+DISTRIBUTION = {"cv2": "opencv-python-headless", "PIL": "pillow", "torch_scatter": "torch-scatter", "yaml": "pyyaml"}
 
 
 @pytest.mark.parametrize(("room", "name"), [(room, name) for room, names in NAMES.items() for name in names.split()])

@@ -1,4 +1,7 @@
-"""Writing files so that nothing is ever half-written: beside the target first, synced, then renamed over it."""
+"""Writing files so that nothing is ever half-written: beside the target first, synced, then renamed over it.
+
+Also where caches lie.
+"""
 
 import hashlib
 import json

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from vistalib.cli.parts import Given, app
-from vistalib.files import write_json
+from vistalib.cli.parts import Given, UsageError, app
+from vistalib.files import write_json, writing
 
 
 def data_make(
@@ -33,29 +33,55 @@ def data_make(
     print(f"{sum(num_images)} images in {root}")
 
 
-def data_index(datasets: Given, *, split: str | None = None, json: Path | None = None) -> None:
+def data_index(dataset: Given, *, out: Path | None = None, json: Path | None = None) -> None:
     """Count a dataset: its images, and how many of their pixels each class has.
 
     Args:
-        datasets: The one dataset to count.
-        split: Split to count (default: the training split).
+        dataset: The one dataset to count, by default its training split.
+        out: New folder for the index, which `datasets.load_from_disk` opens.
         json: File for the counts.
     """
     from vistalib.data import class_pixels
 
-    dataset = datasets.only(split, training=True)
-    pixels = class_pixels(dataset)
-    width, total = max(map(len, dataset.classes)), max(1, sum(pixels))
-    print(f"{len(dataset)} images, {total:,} labelled pixels")
-    for name, count in zip(dataset.classes, pixels, strict=True):
+    counted = dataset.open(training=True)
+    pixels = class_pixels(counted)
+    width, total = max(map(len, counted.classes)), max(1, sum(pixels))
+    print(f"{len(counted)} images, {total:,} labelled pixels")
+    for name, count in zip(counted.classes, pixels, strict=True):
         print(f"{name:{width}}{count:>18,}{100 * count / total:9.3f}%")
+    if out is not None:
+        if out.exists() and any(out.iterdir()):
+            raise UsageError(f"--out must be a new or empty folder, got {out} with files in it; choose another")
+        with writing(out):
+            counted.index().save_to_disk(out)
     if json is not None:
-        write_json(json, {"images": len(dataset), "pixels": dict(zip(dataset.classes, pixels, strict=True))})
+        write_json(json, {"images": len(counted), "pixels": dict(zip(counted.classes, pixels, strict=True))})
+
+
+def data_maps(name: tyro.conf.Positional[str | None] = None) -> None:
+    """List the maps from one dataset's classes to others, or show one.
+
+    Args:
+        name: Name of a map, or a YAML file of your own.
+    """
+    from vistalib.data import label_map, list_maps
+
+    if name is None:
+        for known in list_maps():
+            chosen = label_map(known)
+            print(f"{known:10}{chosen.labels:6}{chosen.about}\n{'':16}{chosen.source}")
+        print(f"{'native':16}the dataset's own classes\n{'FILE.yaml':16}a map of your own")
+        return
+    chosen = label_map(name)
+    print(f"{chosen.name}: {chosen.about}" if chosen.about else chosen.name)
+    for target in (*chosen.classes, None):
+        print(f"{target or 'ignored':16}{', '.join(chosen.sources(target)) or '-'}")
 
 
 DataCommand = (
     Annotated[None, tyro.conf.subcommand("make", constructor=data_make)]
     | Annotated[None, tyro.conf.subcommand("index", constructor=data_index)]
+    | Annotated[None, tyro.conf.subcommand("maps", constructor=data_maps)]
 )
 
 

@@ -11,9 +11,8 @@ from vistalib.files import check_writable, replacing, write_json
 @app.command
 def evaluate(
     run: tyro.conf.Positional[Path],
-    datasets: Given,
+    dataset: Given,
     *,
-    split: str | None = None,
     multi_scale: bool = False,
     out: Path | None = None,
     device: str = "cpu",
@@ -23,8 +22,7 @@ def evaluate(
 
     Args:
         run: Folder that `vistalib train` wrote.
-        datasets: The one dataset to score on.
-        split: Split to score (default: the validation split).
+        dataset: The one dataset to score on, by default its validation split.
         multi_scale: Average probabilities over six scales and their mirror images.
         out: New folder for the label maps, as PNGs that the Cityscapes server accepts.
         device: Where to run: cpu, cuda, cuda:1, ...
@@ -35,14 +33,14 @@ def evaluate(
 
     if json is not None:
         check_writable(json)
-    dataset = datasets.only(split, training=False)
+    scored_on = dataset.open(training=False)
     trained = open_run(run, device=device)
-    same_classes(trained.classes, dataset.classes)
+    same_classes(trained.classes, scored_on.classes)
     scales = MULTI_SCALES if multi_scale else (1.0,)
     scored = evaluate_dataset(
-        trained.model, dataset, scale=trained.scale, scales=scales, flip=multi_scale, device=device, export=out
+        trained.model, scored_on, scale=trained.scale, scales=scales, flip=multi_scale, device=device, export=out
     )
-    width = max(map(len, dataset.classes))
+    width = max(map(len, scored_on.classes))
     for name, value in scored.to_json()["iou"].items():
         print(f"{name:{width}}  {'    -' if value is None else f'{100 * value:5.1f}'}")
     print(f"\nmIoU {100 * scored.mean_iou:.2f}%, pixel accuracy {100 * scored.pixel_accuracy:.2f}%, {scored.images} images")

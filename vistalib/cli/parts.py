@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import tyro
 
@@ -36,8 +36,24 @@ class Datasets:
 
         return Roots(vistas=self.vistas, cityscapes=self.cityscapes, folder=self.folder)
 
-    def only(self, split: str | None, *, training: bool) -> "Dataset":
-        """The one dataset that was given; `split` None is its training or its validation split."""
+
+@dataclass(frozen=True)
+class OneDataset(Datasets):
+    """The one dataset of a command, and what of it."""
+
+    split: str | None = None
+    """Split (default: the one that the command is about); several are joined by +."""
+    map: str | None = None
+    """Which classes: name of a map (`vistalib data maps`), YAML file of your own, or native (default: the dataset's)."""
+    version: str | None = None
+    """Version of Vistas: v1.2 or v2.0 (default: v1.2 where it is)."""
+    labels: Literal["fine", "coarse", "auto"] = "fine"
+    """Which labels of Cityscapes; auto has automatic ones for train_extra."""
+    min_probability: float = 0.0
+    """Ignore automatic labels of Cityscapes that are less sure."""
+
+    def open(self, *, training: bool) -> "Dataset":
+        """The dataset; without a split, its training or its validation split."""
         from vistalib.recipes import DEFAULT_SPLITS, Source
 
         given = [kind for kind in DEFAULT_SPLITS if getattr(self, kind) is not None]
@@ -45,7 +61,8 @@ class Datasets:
             raise UsageError(
                 f"one dataset is needed, got {len(given)}; give one of --vistas DIR, --cityscapes DIR, --folder DIR"
             )
-        return self.roots().open(Source(given[0], split or DEFAULT_SPLITS[given[0]][0 if training else 1]))
+        split = self.split or DEFAULT_SPLITS[given[0]][0 if training else 1]
+        return self.roots().open(Source(given[0], split, self.map, self.version, self.labels, self.min_probability))
 
 
-Given = Annotated[Datasets, tyro.conf.arg(name="")]
+Given = Annotated[OneDataset, tyro.conf.arg(name="")]

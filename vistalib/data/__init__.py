@@ -5,19 +5,19 @@ from vistalib.data.cityscapes import Cityscapes
 from vistalib.data.dataset import InMemory, StreetDataset
 from vistalib.data.decode import read_image
 from vistalib.data.folder import Folder
-from vistalib.data.index import class_pixels
+from vistalib.data.index import class_pixels, class_places
 from vistalib.data.labels import (
     CITYSCAPES,
     IGNORE_INDEX,
     TRAIN_CLASSES,
     TRAIN_COLORS,
-    VISTAS_TO_CITYSCAPES,
-    VISTAS_V1_2,
 )
 from vistalib.data.loader import TrainLoader
+from vistalib.data.maps import VISTAS_TO_CITYSCAPES, LabelMap, label_map, list_maps
 from vistalib.data.sampler import Sampler
 from vistalib.data.synthetic import synthesize
 from vistalib.data.vistas import Vistas
+from vistalib.data.vistas_labels import VISTAS_V1_2, VISTAS_V2_0
 
 __all__ = [
     "CITYSCAPES",
@@ -26,16 +26,21 @@ __all__ = [
     "TRAIN_COLORS",
     "VISTAS_TO_CITYSCAPES",
     "VISTAS_V1_2",
+    "VISTAS_V2_0",
     "Augmentation",
     "AugmentationSettings",
     "Cityscapes",
     "Folder",
     "InMemory",
+    "LabelMap",
     "Sampler",
     "StreetDataset",
     "TrainLoader",
     "Vistas",
     "class_pixels",
+    "class_places",
+    "label_map",
+    "list_maps",
     "normalize",
     "read_image",
     "resize",

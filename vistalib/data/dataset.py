@@ -4,7 +4,7 @@ Layout: an image is uint8 (H, W, 3) RGB; a label is uint8 (H, W) in training ids
 Letters: H, W height and width; C classes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from vistalib.data.decode import UNKNOWN, Image, Label, map_label, read_image, read_label
+from vistalib.data.decode import Image, Label, map_label, read_image, read_label, read_probability
 from vistalib.data.labels import IGNORE_INDEX
+from vistalib.data.maps import LabelMap
 from vistalib.progress import progress
 
 if TYPE_CHECKING:
@@ -30,17 +31,36 @@ class Samples(Protocol):
         ...
 
 
+@dataclass(frozen=True, eq=False)  # an array has no equality of its own: a reading equals itself
+class Reading:
+    """How the values that label files store become training ids; the pairs of a dataset share one, or a few.
+
+    `table` (256,): stored value -> training id, `UNKNOWN` where `names`, the source of the class names, has none.
+    """
+
+    table: npt.NDArray[np.uint8]
+    names: str
+
+
 @dataclass(frozen=True)
 class Pair:
-    """One image file, its label file, and the name that stands for both."""
+    """One image file, its label file with the way to read it, and the name that stands for both.
+
+    `probability` is the file that says how sure an automatic label is, where the dataset is to leave out unsure pixels.
+    """
 
     name: str
     image: Path
     label: Path
+    reading: Reading
+    probability: Path | None = None
 
 
 class StreetDataset:
-    """A list of pairs with one table from stored label values to training ids; its subclasses know the folder layouts."""
+    """A list of pairs of one set of classes; its subclasses know the folder layouts.
+
+    Pixels of an automatic label that are less probable than `min_probability` are ignored.
+    """
 
     ignore_index = IGNORE_INDEX
 
@@ -50,17 +70,13 @@ class StreetDataset:
         *,
         classes: tuple[str, ...],
         colors: npt.NDArray[np.uint8],
-        table: npt.NDArray[np.uint8],
-        names: str,
+        min_probability: float = 0.0,
     ) -> None:
-        """`table` (256,): label value -> training id, `UNKNOWN` where `names`, the source of the class names, has none."""
-        assert table.shape == (256,)
         assert colors.shape == (len(classes), 3)
         self.pairs = pairs
         self.classes = classes
         self.colors = colors  # (C, 3) RGB
-        self.table = table
-        self.names = names
+        self.min_probability = min_probability
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -77,10 +93,19 @@ class StreetDataset:
         """The file of label `i`, in the dataset's own values."""
         return self.pairs[i].label
 
+    def read_values(self, i: int) -> Label:
+        """The label of sample `i` in the values that its file stores, (H, W), less the pixels that are too unsure."""
+        pair = self.pairs[i]
+        values = read_label(pair.label)
+        if pair.probability is not None:
+            probability = read_probability(pair.probability, values.shape)
+            values[probability < self.min_probability * 255] = IGNORE_INDEX
+        return values
+
     def read_label(self, i: int) -> Label:
         """The label of sample `i`, (H, W) in training ids; `ValueError` names a damaged file or one with unnamed values."""
-        path = self.label_path(i)
-        return map_label(read_label(path), self.table, path, self.names)
+        pair = self.pairs[i]
+        return map_label(self.read_values(i), pair.reading.table, pair.label, pair.reading.names)
 
     def read(self, i: int) -> tuple[Image, Label]:
         """Image (H, W, 3) RGB and label (H, W) in training ids of sample `i`; `ValueError` names the file that is at fault."""
@@ -106,9 +131,7 @@ class InMemory(StreetDataset):
     """
 
     def __init__(self, dataset: StreetDataset) -> None:
-        super().__init__(
-            dataset.pairs, classes=dataset.classes, colors=dataset.colors, table=dataset.table, names=dataset.names
-        )
+        super().__init__(dataset.pairs, classes=dataset.classes, colors=dataset.colors, min_probability=dataset.min_probability)
         self._samples = [dataset.read(i) for i in progress(range(len(dataset)), "decoding")]
 
     def read(self, i: int) -> tuple[Image, Label]:
@@ -116,12 +139,19 @@ class InMemory(StreetDataset):
         return self._samples[i]
 
 
-def lookup_table(train_ids: Iterable[tuple[int, int]]) -> npt.NDArray[np.uint8]:
-    """(256,) table from pairs (stored value, training id), `UNKNOWN` elsewhere."""
-    table = np.full(256, UNKNOWN, np.uint8)
-    for value, train_id in train_ids:
-        table[value] = train_id
-    return table
+def reading(chosen: LabelMap, values: Mapping[int, str | None], names: str) -> Reading:
+    """How labels are read under the map `chosen`, whose classes `values` and `names` are those of `LabelMap.table`."""
+    return Reading(chosen.table(values, names), names)
+
+
+def split_names(split: str, known: tuple[str, ...], what: str) -> list[str]:
+    """The parts of a split such as "train+val", each one of `known`; `what` begins the error message."""
+    parts = split.split("+")
+    if set(parts) - set(known) or len(set(parts)) < len(parts):
+        raise ValueError(
+            f"{what} must be one of {', '.join(known)}; got {split!r}; several are joined as {'+'.join(known[:2])}"
+        )
+    return parts
 
 
 def need_folder(root: Path, relative: str, layout: str) -> Path:
@@ -156,7 +186,9 @@ def files_by_stem(folder: Path, suffixes: tuple[str, ...], *, drop: str = "") ->
     return found
 
 
-def pair_up(images: dict[str, Path], labels: dict[str, Path], *, image_folder: Path, label_folder: Path) -> list[Pair]:
+def pair_up(
+    images: dict[str, Path], labels: dict[str, Path], *, reading: Reading, image_folder: Path, label_folder: Path
+) -> list[Pair]:
     """The pairs in order of name; `ValueError` when there are none or when an image has no label."""
     if not images:
         raise ValueError(f"expected images in {image_folder}, got none; unpack the dataset there or choose another split")
@@ -166,4 +198,4 @@ def pair_up(images: dict[str, Path], labels: dict[str, Path], *, image_folder: P
             f"every image must have a label, got {len(bare)} of {len(images)} without one, first {images[bare[0]]}; "
             f"put its label into {label_folder} or take the image away"
         )
-    return [Pair(stem, image, labels[stem]) for stem, image in images.items()]
+    return [Pair(stem, image, labels[stem], reading) for stem, image in images.items()]

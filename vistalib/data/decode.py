@@ -8,6 +8,7 @@ Layout: an image is uint8 (H, W, 3) RGB, a label uint8 (H, W).
 
 import io
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -57,16 +58,33 @@ def read_label(path: Path) -> Label:
         ) from None
 
 
+def read_probability(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """How sure an automatic label of `shape` (H, W) is, in steps of 1/255; `ValueError` names a file that is anything else."""
+    data = _read(path, "probability")
+    values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if _complete(data) else None
+    if values is None or values.dtype != np.uint8 or values.shape != shape:
+        got = "a file that does not decode" if values is None else f"{values.dtype} of shape {values.shape}"
+        raise ValueError(
+            f"{path} must be an 8-bit grey PNG of the size of its label, {shape[1]}x{shape[0]}, got {got}; unpack it again"
+        )
+    return np.asarray(values, np.uint8)
+
+
 def map_label(label: Label, table: npt.NDArray[np.uint8], path: Path, names: str) -> Label:
     """`table[label]`; where that is `UNKNOWN`, a `ValueError` tells the file and the values. `names` is what names them."""
     mapped = np.asarray(cv2.LUT(label, table), np.uint8)
     if (mapped == UNKNOWN).any():
         values, counts = np.unique(label[mapped == UNKNOWN], return_counts=True)
-        raise ValueError(
-            f"{path} must hold only the values that {names} names, got {', '.join(map(str, values))} at {counts.sum()} pixels; "
-            "check that the labels are of this version, and take the original file again if they are"
-        )
+        raise unnamed(path, names, values, int(counts.sum()))
     return mapped
+
+
+def unnamed(path: Path, names: str, values: npt.NDArray[Any], pixels: int) -> ValueError:
+    """The error for a label file that holds `values` (at so many pixels) which `names` does not name."""
+    return ValueError(
+        f"{path} must hold only the values that {names} names, got {', '.join(map(str, values))} at {pixels} pixels; "
+        "check that the labels are of this version, and take the original file again if they are"
+    )
 
 
 def _read(path: Path, what: str) -> bytes:

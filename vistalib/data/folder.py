@@ -8,43 +8,44 @@ trained nor scored, or null; 255 is always ignored. A class at the ignored posit
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from vistalib.data.dataset import StreetDataset, files_by_stem, lookup_table, need_folder, pair_up
+from vistalib.data.dataset import StreetDataset, files_by_stem, need_folder, pair_up, reading
 from vistalib.data.decode import UNKNOWN
-from vistalib.data.labels import IGNORE_INDEX
+from vistalib.data.labels import IGNORE_INDEX, Color
+from vistalib.data.maps import LabelMap, choose_map, native_map
 from vistalib.files import read_json
 
 LAYOUT = "images/, labels/ and classes.json"
 
 
 class Folder(StreetDataset):
-    """The images and labels of one split of a folder of one's own."""
+    """The images and labels of one split of a folder of one's own; `map`, a YAML file, maps its classes to others."""
 
-    def __init__(self, root: str | Path, split: str) -> None:
+    def __init__(self, root: str | Path, split: str, *, map: str | Path | LabelMap | None = None) -> None:
         """Checks the folders, `classes.json` and that every image has a label; `ValueError` says what to mend."""
         root = Path(root)
         image_folder = need_folder(root, f"images/{split}", LAYOUT)
         label_folder = need_folder(root, f"labels/{split}", LAYOUT)
         config = root / "classes.json"
-        entries, ignore = _read_classes(config)
-        kept = [value for value in range(len(entries)) if value != ignore]
-        ignored = {IGNORE_INDEX} if ignore is None else {IGNORE_INDEX, ignore}
+        entries, ignore = read_classes(config)
+        native = native_map((name, color, True) for value, (name, color) in enumerate(entries) if value != ignore)
+        self.map = choose_map(map, native=native)
+        values: dict[int, str | None] = {value: name for value, (name, _) in enumerate(entries)} | {IGNORE_INDEX: None}
+        if ignore is not None:
+            values[ignore] = None
         super().__init__(
             pair_up(
                 files_by_stem(image_folder, (".jpg", ".jpeg", ".png")),
                 files_by_stem(label_folder, (".png",)),
+                reading=reading(self.map, values, str(config)),
                 image_folder=image_folder,
                 label_folder=label_folder,
             ),
-            classes=tuple(entries[value][0] for value in kept),
-            colors=np.array([entries[value][1] for value in kept], np.uint8).reshape(-1, 3),
-            table=lookup_table([*((value, i) for i, value in enumerate(kept)), *((value, IGNORE_INDEX) for value in ignored)]),
-            names=str(config),
+            classes=self.map.classes,
+            colors=self.map.colors,
         )
 
 
-def _read_classes(config: Path) -> tuple[list[tuple[str, list[int]]], int | None]:
+def read_classes(config: Path) -> tuple[list[tuple[str, Color]], int | None]:
     """The (name, colour) of every class and the ignored value; `ValueError` shows the form that the file must have."""
     content = read_json(config)
     try:
@@ -54,6 +55,8 @@ def _read_classes(config: Path) -> tuple[list[tuple[str, list[int]]], int | None
             raise ValueError(f"ignore is {ignore!r}")
         if not 0 < len(entries) < UNKNOWN:
             raise ValueError(f"there are {len(entries)} classes, and there must be 1 to {UNKNOWN - 1}")
+        if len({name for name, _ in entries}) < len(entries):
+            raise ValueError("two classes share a name")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f'{config} must be {{"classes": [{{"name": "sky", "color": [70, 130, 180]}}, ...], "ignore": 0 to 255 or null}}, '
@@ -62,8 +65,9 @@ def _read_classes(config: Path) -> tuple[list[tuple[str, list[int]]], int | None
     return entries, ignore
 
 
-def _entry(item: dict[str, Any]) -> tuple[str, list[int]]:
+def _entry(item: dict[str, Any]) -> tuple[str, Color]:
     name, color = item["name"], item["color"]
     if not isinstance(name, str) or len(color) != 3 or not all(type(value) is int and 0 <= value <= 255 for value in color):
         raise ValueError(f"name {name!r} with color {color!r}")
-    return name, color
+    red, green, blue = color
+    return name, (red, green, blue)

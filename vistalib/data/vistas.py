@@ -1,64 +1,92 @@
-"""Mapillary Vistas v1.2 as it unpacks, with its 66 classes mapped to the 19 of Cityscapes by name.
+"""Mapillary Vistas as it unpacks: v1.2 with 66 classes, v2.0 with 124, and the older flat layout with the 66.
 
 Source: Neuhold et al., "The Mapillary Vistas Dataset for Semantic Understanding of Street Scenes", ICCV 2017.
-Layout: `{training,validation}/images/*.jpg`, `{training,validation}/v1.2/labels/*.png` (palette PNGs whose index is the
-position in the `labels` list of the configuration), `config_v1.2.json`.
+Layout: `{training,validation}/images/*.jpg`; labels in `{training,validation}/v1.2/labels/*.png` with `config_v1.2.json`, in
+`.../v2.0/labels/*.png` with `config_v2.0.json`, or, in releases before v1.2, in `{training,validation}/labels/*.png` with
+`config.json`. Labels are palette PNGs whose index is the position in the `labels` list of the configuration.
 """
 
 from pathlib import Path
 
-from vistalib.data.dataset import StreetDataset, files_by_stem, lookup_table, need_folder, pair_up
-from vistalib.data.labels import TRAIN_CLASSES, TRAIN_COLORS, VISTAS_TO_CITYSCAPES, vistas_to_train_id
+from vistalib.data.dataset import Reading, StreetDataset, files_by_stem, need_folder, pair_up, reading, split_names
+from vistalib.data.decode import UNKNOWN
+from vistalib.data.labels import Color
+from vistalib.data.licences import show_licence
+from vistalib.data.maps import LabelMap, choose_map, native_map
 from vistalib.files import read_json
 
-SPLITS = ("training", "validation", "training+validation")
-LAYOUT = "training/, validation/ and config_v1.2.json"
+SPLITS = ("training", "validation")
+# Where labels lie, in order of preference: version, folder below a split, default map. Both the first two have the 66 classes.
+LABELS = (("v1.2", "v1.2/labels", "released"), ("v1.2", "labels", "released"), ("v2.0", "v2.0/labels", "vistalib"))
+VERSIONS = ("v1.2", "v2.0")
 
 
 class Vistas(StreetDataset):
-    """The images and mapped labels of one split, or of both as the released training uses them ("training+validation")."""
+    """The images and mapped labels of one split, or of both as the released training uses them ("training+validation").
 
-    def __init__(self, root: str | Path, split: str, version: str = "v1.2") -> None:
+    `version` is "v1.2" or "v2.0"; None takes v1.2, in the newer or the older layout, and v2.0 where there is nothing else.
+    `map` is the name of a map (`list_maps()`), a YAML file of your own, or "native" for the 66 or 124 classes themselves:
+    then training ids are label values, and what Vistas does not score is ignored. None takes "released" for v1.2 and
+    "vistalib" for v2.0.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        version: str | None = None,
+        map: str | Path | LabelMap | None = None,
+    ) -> None:
         """Checks the folders, the configuration and that every image has a label; `ValueError` says what to mend."""
-        root = Path(root)
-        if split not in SPLITS:
-            raise ValueError(f"a Vistas split must be one of {', '.join(SPLITS)}; got {split!r}")
-        if version != "v1.2":
-            raise ValueError(f"the version must be 'v1.2', got {version!r}: its 66 classes are the ones mapped to the 19")
-        pairs = []
-        for part in split.split("+"):
-            images = need_folder(root, f"{part}/images", LAYOUT)
-            labels = need_folder(root, f"{part}/{version}/labels", LAYOUT)
-            pairs += pair_up(
-                files_by_stem(images, (".jpg", ".jpeg")),
-                files_by_stem(labels, (".png",)),
-                image_folder=images,
-                label_folder=labels,
-            )
-        config = root / f"config_{version}.json"
-        names = _class_names(config)
+        root, parts = Path(root), split_names(split, SPLITS, "a Vistas split")
+        if version not in (None, *VERSIONS):
+            raise ValueError(f"the version must be 'v1.2' or 'v2.0', or None for what is there; got {version!r}")
+        layout = "training/, validation/ and a config file"
+        images = [need_folder(root, f"{part}/images", layout) for part in parts]
+        here = [place for place in LABELS if version in (None, place[0])]
+        found = next((place for place in here if (root / parts[0] / place[1]).is_dir()), here[0])
+        self.version, below, default = found
+        labels = [need_folder(root, f"{part}/{below}", layout) for part in parts]
+        config = next((path for path in _configs(root, self.version) if path.is_file()), _configs(root, self.version)[0])
+        entries = _classes(config)
+        self.map = choose_map(map, native=native_map(entries), default=default)
+        how: Reading = reading(self.map, {value: name for value, (name, _, _) in enumerate(entries)}, str(config))
         super().__init__(
-            pairs,
-            classes=TRAIN_CLASSES,
-            colors=TRAIN_COLORS,
-            table=lookup_table(enumerate(vistas_to_train_id(names)[: len(names)].tolist())),
-            names=str(config),
+            [
+                pair
+                for folder, below_it in zip(images, labels, strict=True)
+                for pair in pair_up(
+                    files_by_stem(folder, (".jpg", ".jpeg")),
+                    files_by_stem(below_it, (".png",)),
+                    reading=how,
+                    image_folder=folder,
+                    label_folder=below_it,
+                )
+            ],
+            classes=self.map.classes,
+            colors=self.map.colors,
         )
+        show_licence("vistas", root)
 
 
-def _class_names(config: Path) -> tuple[str, ...]:
-    """The names in the configuration, in the order of the label values; every class that is mapped must be among them."""
+def _configs(root: Path, version: str) -> tuple[Path, Path]:
+    return root / f"config_{version}.json", root / "config.json"
+
+
+def _classes(config: Path) -> list[tuple[str, Color, bool]]:
+    """Name, colour and whether it is scored of every class, in the order of the label values."""
     content = read_json(config)
     try:
-        names = tuple(str(label["name"]) for label in content["labels"])
-    except (KeyError, TypeError):
+        entries = [
+            (str(label["name"]), tuple(label.get("color", (0, 0, 0))), bool(label.get("evaluate", True)))
+            for label in content["labels"]
+        ]
+        names = [name for name, _, _ in entries]
+        if not 0 < len(entries) < UNKNOWN or len(set(names)) < len(names) or any(len(color) != 3 for _, color, _ in entries):
+            raise ValueError
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise ValueError(
-            f'{config} must be {{"labels": [{{"name": ...}}, ...]}}, got other JSON; restore the original file'
+            f'{config} must be {{"labels": [{{"name": ..., "color": [r, g, b]}}, ...]}} with names that differ, got other '
+            "JSON; restore the original file"
         ) from None
-    lacking = sorted(VISTAS_TO_CITYSCAPES.keys() - set(names))
-    if lacking:
-        raise ValueError(
-            f"{config} must name every class that is mapped to Cityscapes, got none called {', '.join(lacking[:3])}"
-            f"{' and others' if len(lacking) > 3 else ''}; restore the original v1.2 file"
-        )
-    return names
+    return entries

@@ -23,10 +23,26 @@ DEFAULT_SPLITS: dict[Kind, tuple[str, str]] = {  # training, validation
 
 @dataclass(frozen=True)
 class Source:
-    """One split of one dataset: `kind` says which layout, `split` is the split's name in that layout."""
+    """One split of one dataset, and which of its labels are read how."""
 
     kind: Kind
+    """Which layout: vistas, cityscapes or folder."""
     split: str
+    """The split's name in that layout; several are joined by +."""
+    map: str | None = None
+    """Which classes: name of a map (`vistalib data maps`), YAML file of your own, or native (default: the dataset's)."""
+    version: str | None = None
+    """Version of Vistas: v1.2 or v2.0 (default: v1.2 where it is)."""
+    labels: Literal["fine", "coarse", "auto"] = "fine"
+    """Which labels of Cityscapes; auto has automatic ones for train_extra."""
+    min_probability: float = 0.0
+    """Ignore automatic labels of Cityscapes that are less sure; their authors use 0.5."""
+
+    def __post_init__(self) -> None:
+        for name, kind in (("version", "vistas"), ("labels", "cityscapes"), ("min_probability", "cityscapes")):
+            default = self.__dataclass_fields__[name].default
+            if self.kind != kind and getattr(self, name) != default:
+                raise ValueError(f"{name} is a choice of {kind}, got {getattr(self, name)!r} for {self.kind}; leave it out")
 
 
 @dataclass(frozen=True)
@@ -49,11 +65,11 @@ class Roots:
             )
         match source.kind:
             case "vistas":
-                return Vistas(root, source.split)
+                return Vistas(root, source.split, source.version, map=source.map)
             case "cityscapes":
-                return Cityscapes(root, source.split)
+                return Cityscapes(root, source.split, source.labels, min_probability=source.min_probability, map=source.map)
             case "folder":
-                return Folder(root, source.split)
+                return Folder(root, source.split, map=source.map)
 
 
 @dataclass(frozen=True)

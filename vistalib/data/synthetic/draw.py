@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vistalib.data.labels import VISTAS_NAMES
 from vistalib.data.synthetic.camera import NEAR, Camera, Points, clip_near
 from vistalib.data.synthetic.light import TOWARDS_CAMERA, Light, Normal, Rgb
+from vistalib.data.vistas_labels import VISTAS_NAMES
 
 SUPER = 2  # canvas pixels along one image pixel
 SHIFT = 4  # fractional bits of OpenCV's fixed-point coordinates

@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vistalib.data.labels import TRAIN_CLASSES, vistas_to_train_id
+from vistalib.data.labels import TRAIN_CLASSES
+from vistalib.data.maps import label_map
 from vistalib.data.synthetic import furniture, people, plants, vehicles
 from vistalib.data.synthetic.buildings import building, skyline
 from vistalib.data.synthetic.camera import Frame, Points
@@ -16,10 +17,12 @@ from vistalib.data.synthetic.scene import Item, Scene, ordered, schedule
 from vistalib.data.synthetic.sensor import develop, paint_sky
 from vistalib.data.synthetic.street import draw_ground, draw_shadows, shadow_outline
 from vistalib.data.synthetic.styles import describe
+from vistalib.data.vistas_labels import VISTAS_NAMES
 
 ATTEMPTS = 6  # scenes tried until one shows all that is scheduled
 VISIBLE = 1 / 8000  # share of the image from which a class counts as shown
 LAYOUTS = ("vistas", "cityscapes")
+TRAIN_IDS = label_map("released").table(dict(enumerate(VISTAS_NAMES)), "Vistas v1.2")
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ def render_number(layout: str, *, seed: int, split: int, number: int, size: tupl
 
 def visible_classes(label: NDArray[np.uint8]) -> frozenset[str]:
     """The training classes that a Vistas label map (H, W) shows."""
-    counts = np.bincount(vistas_to_train_id()[label].ravel(), minlength=256)
+    counts = np.bincount(TRAIN_IDS[label].ravel(), minlength=256)
     return frozenset(name for k, name in enumerate(TRAIN_CLASSES) if counts[k] >= max(4, VISIBLE * label.size))
 
 

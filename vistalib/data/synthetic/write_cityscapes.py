@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from vistalib.data.labels import CITYSCAPES, VISTAS_NAMES, VISTAS_TO_CITYSCAPES
+from vistalib.data.labels import CITYSCAPES
+from vistalib.data.maps import VISTAS_TO_CITYSCAPES
 from vistalib.data.synthetic.render import Rendering
 from vistalib.data.synthetic.styles import city
 from vistalib.data.synthetic.write_vistas import save
+from vistalib.data.vistas_labels import VISTAS_NAMES
 
 SPLITS = ("train", "val")
 BORDER = 5 / 1024  # share of the width that the rectification leaves empty at the left and right

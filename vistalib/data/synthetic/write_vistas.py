@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from vistalib.data.labels import VISTAS_V1_2
 from vistalib.data.synthetic.render import Rendering
+from vistalib.data.vistas_labels import VISTAS_V1_2
 from vistalib.files import write_json
 
 SPLITS = ("training", "validation")
