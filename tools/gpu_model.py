@@ -1,21 +1,15 @@
 """Whole models on a GPU, for tools/gpu.py: training steps and inference, by our operator and by those of others in one run."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from vistalib.bench.baselines import Implementation, baselines
+from vistalib.bench.model import CLASSES, ModelSettings, contestants, formulation, make_call
 from vistalib.bench.timing import seconds, spread
-from vistalib.bench.workload import Workload
 from vistalib.models import Segmentor, create_model
-from vistalib.ops import module as layer
-from vistalib.train import TrainSettings, parameter_groups
 
-CLASSES = 150  # what was released
 Record = dict[str, Any]
 
 
@@ -43,31 +37,6 @@ FULL = Sizes(
 TOY = Sizes(("upernet_internimage_nano",), (64, 64), ("upernet_internimage_nano",), (64, 128), 2, 4, 1, 2, 256)
 
 
-@contextmanager
-def operator_of(one: Implementation | None) -> Iterator[None]:
-    """Every DCNv3 layer computed by another's operator meanwhile, softmax outside; None leaves ours."""
-    ours = layer.dcnv3
-
-    def theirs(value: Tensor, offset: Tensor, mask: Tensor, *, groups: int, offset_scale: float, **_: Any) -> Tensor:
-        assert one is not None
-        images, height, width, channels = value.shape
-        work = Workload("layer", None, images, height, width, channels, groups, offset_scale)
-        weights = mask.unflatten(-1, (groups, -1)).softmax(-1).flatten(-2).to(value.dtype)
-        return one.bind(work, value.device)(*one.adapt(work, value, offset.to(value.dtype), weights))
-
-    if one is not None:
-        layer.dcnv3 = theirs
-    try:
-        yield
-    finally:
-        layer.dcnv3 = ours
-
-
-def contestants() -> dict[str, Implementation | None]:
-    """Ours first, then the grid_sample form, then the released operator where it can be imported."""
-    return {"ours": None} | {one.name: one for one in baselines()[0] if one.name in ("grid_sample", "DCNv3")}
-
-
 def multiply_peak(device: torch.device, sizes: Sizes) -> float:
     """Operations a second of a bf16 matrix product of random numbers."""
     a, b = (torch.randn(sizes.side, sizes.side, device=device).bfloat16() for _ in range(2))
@@ -82,7 +51,7 @@ def training(device: torch.device, sizes: Sizes) -> Iterator[Record]:
     peak = multiply_peak(device, sizes)
     for name in sizes.models:
         for who, one in contestants().items():
-            with operator_of(one):
+            with formulation(one):
                 yield _step(name, who, sizes.batch, device, sizes, peak)
         batch, fitting = 2 * sizes.batch, sizes.batch
         while batch <= sizes.largest and "failed" not in _step(name, "ours", batch, device, sizes, peak, quick=True):
@@ -102,21 +71,8 @@ def _step(name: str, who: str, batch: int, device: torch.device, sizes: Sizes, p
 
 
 def _timed_step(name: str, batch: int, device: torch.device, sizes: Sizes, peak: float, quick: bool) -> Record:
-    torch.manual_seed(0)
-    model = create_model(name, num_classes=CLASSES).to(device).train()
-    groups = parameter_groups(model, TrainSettings(iterations=1, learning_rate=1e-5, layer_decay=0.94))
-    optimizer = torch.optim.AdamW(groups, lr=1e-5, fused=device.type == "cuda")
-    image = torch.randn(batch, 3, *sizes.crop, device=device)
-    label = torch.randint(CLASSES, (batch, *sizes.crop), device=device)
-
-    def step() -> None:
-        with torch.autocast(device.type, torch.bfloat16):
-            losses = model.loss(image, label)
-        total = torch.stack([value for key, value in losses.items() if "loss" in key]).sum()
-        total.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
+    crop = "x".join(map(str, sizes.crop))
+    step = make_call(name, "step", ModelSettings(str(device), (name,), crop, batch, precision="bfloat16"))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with FlopCounterMode(display=False) as counted:  # of matrix products and convolutions; also the first, slow step
@@ -140,7 +96,7 @@ def inference(device: torch.device, sizes: Sizes) -> Iterator[Record]:
         torch.manual_seed(0)
         model = create_model(name, num_classes=CLASSES).to(device).eval()
         for who, one in contestants().items():
-            with operator_of(one):
+            with formulation(one):
                 for scales in ((1.0,), (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)):
                     yield _inference(model, name, who, scales, device, sizes)
 
@@ -167,7 +123,7 @@ def _inference(model: Segmentor, name: str, who: str, scales: tuple[float, ...],
     return row | {"seconds": spread(times), "repeats": len(times), "peak_memory_bytes": memory}
 
 
-def _times(call: Callable[[], None], device: torch.device, warmup: int, repeats: int) -> list[float]:
+def _times(call: Callable[[], object], device: torch.device, warmup: int, repeats: int) -> list[float]:
     for _ in range(warmup):
         call()
     return [seconds(call, device) for _ in range(repeats)]

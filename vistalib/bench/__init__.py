@@ -1,8 +1,20 @@
-"""How fast it is: the operator against the machine's limits and against how others compute it, as JSON with provenance."""
+"""How fast it is: operator and whole models, against the machine's limits and what others compute, as JSON with provenance."""
 
+from vistalib.bench.model import ModelBench, ModelSettings
 from vistalib.bench.op import OperatorBench
 from vistalib.bench.settings import OperatorSettings, operator_settings
-from vistalib.bench.table import table
+from vistalib.bench.table import model_table, table
 from vistalib.bench.workload import Cost, Workload, stage_workloads
 
-__all__ = ["Cost", "OperatorBench", "OperatorSettings", "Workload", "operator_settings", "stage_workloads", "table"]
+__all__ = [
+    "Cost",
+    "ModelBench",
+    "ModelSettings",
+    "OperatorBench",
+    "OperatorSettings",
+    "Workload",
+    "model_table",
+    "operator_settings",
+    "stage_workloads",
+    "table",
+]

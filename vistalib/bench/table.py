@@ -1,4 +1,4 @@
-"""The record of a bench as lines of text of at most 120 columns."""
+"""The records of the benches as lines of text of at most 120 columns."""
 
 from collections.abc import Iterator
 from itertools import groupby
@@ -34,6 +34,35 @@ def table(record: dict[str, Any]) -> Iterator[str]:
     yield f"{name}; copies {machine['bytes_per_second'] / 1e9:.1f} GB/s, {speeds}"
     for name, reason in record["left_out"].items():
         yield f"left out: {name}: {reason}"[:120]
+
+
+def model_table(record: dict[str, Any]) -> Iterator[str]:
+    """A heading for each model and direction, a line for each implementation, and where the time goes if that was asked."""
+    for _, group in groupby(record["rows"], key=lambda row: [row[name] for name in ("model", "direction")]):
+        rows = list(group)
+        yield "  ".join(str(rows[0][name]) for name in ("model", "crop", "direction")) + f"  images: {rows[0]['images']}"
+        for row in sorted(rows, key=lambda row: float(row["time"]["median"])):
+            time, ratio, processor = row["time"], row["ratio"], row["processor_ratio"]
+            memory = "" if row["peak_memory_mb"] is None else f"  {row['peak_memory_mb']:6.0f} MB"
+            yield (
+                f"  {row['implementation']:12}  {time['median']:7.3f} s  (least {time['min']:.3f}){memory}  "
+                f"{ratio['median']:5.2f}x ({ratio['q1']:.2f} to {ratio['q3']:.2f})  "
+                f"processor {row['processor_time']['median']:7.3f} s, {processor['median']:.2f}x"
+            )
+        yield from _parts({row["implementation"]: row["parts"] for row in rows if row["parts"]})
+    facts, settings = record["facts"], record["settings"]
+    yield ""
+    yield f"median (least), rounds: {settings['repeats']}; x: how many times as fast as grid_sample (quartiles); peak memory"
+    yield f"{facts['cpu'] if settings['device'] == 'cpu' else facts['gpu']}, threads: {facts['threads']}"
+
+
+def _parts(parts: dict[str, dict[str, float]]) -> Iterator[str]:
+    """Processor seconds of each part, a column for each implementation."""
+    if parts:
+        yield "  " + " " * 26 + "".join(f"{name:>14}" for name in parts)
+    for part in dict.fromkeys(part for each in parts.values() for part in each):
+        cells = ((each.get(part, 0.0), sum(each.values())) for each in parts.values())
+        yield f"  {part:26}" + "".join(f"{taken:7.2f} s {100 * taken / whole:3.0f}%" for taken, whole in cells)
 
 
 def _label(row: dict[str, Any]) -> str:

@@ -69,11 +69,7 @@ def bench_op(
         check_writable(path)
     run = OperatorBench(settings)
     print(f"vistalib: this will take about {run.estimate():.0f} s", file=sys.stderr)
-    if run.load is not None and run.load > 0.5:
-        print(
-            f"vistalib: others use this machine (load {run.load:.1f}): times are too long, and ratios too uncertain to quote",
-            file=sys.stderr,
-        )
+    _warn_of_others(run.load)
     record = run.run()
     print(*table(record), sep="\n")
     if json is not None:
@@ -83,8 +79,68 @@ def bench_op(
             plot_bench(record).savefig(beside)
 
 
-# `bench model` and `bench data` will stand beside it.
-BenchCommand = Annotated[None, tyro.conf.subcommand("op", constructor=bench_op)] | Annotated[None, tyro.conf.Suppress]
+def bench_model(
+    *,
+    models: tuple[str, ...] = ("t",),
+    crop: str = "512x1024",
+    images: int = 1,
+    directions: tuple[Literal["forward", "step"], ...] = ("forward", "step"),
+    precision: Literal["float32", "bfloat16"] = "float32",
+    repeats: int = 3,
+    threads: Chosen[int | None] = None,
+    device: Chosen[str | None] = None,
+    seed: int = 0,
+    memory: bool = True,
+    profile: bool = False,
+    json: Path | None = None,
+) -> None:
+    """Time whole models against the same architecture as one writes it in PyTorch alone, in turns, in one run.
+
+    Args:
+        models: Names from `vistalib zoo`, or sizes: t stands for upernet_internimage_t.
+        crop: HEIGHTxWIDTH of the images.
+        images: Images in a batch.
+        directions: Forward, and step: forward with the losses, backward, AdamW.
+        precision: Float32, or bfloat16 by autocast.
+        repeats: Rounds.
+        threads: Threads on a CPU (default: as many as PyTorch takes).
+        device: Where to run: cpu, cuda, cuda:1, ... (default: the GPU where there is one).
+        seed: Seed of weights and images.
+        memory: Measure the peak memory of each, too, in a fresh process.
+        profile: Say where the time goes, by one more call of each.
+        json: File for the record: every time taken, machine, versions and commit.
+    """
+    chosen = {name: value for name, value in locals().items() if name not in ("device", "json")}
+    import torch
+
+    from vistalib.bench import ModelBench, ModelSettings, model_table
+
+    try:
+        settings = ModelSettings(device or ("cuda" if torch.cuda.is_available() else "cpu"), **chosen)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if json is not None:
+        check_writable(json)
+    run = ModelBench(settings)
+    _warn_of_others(run.load)
+    record = run.run()
+    print(*model_table(record), sep="\n")
+    if json is not None:
+        write_json(json, record)
+
+
+def _warn_of_others(load: float | None) -> None:
+    if load is not None and load > 0.5:
+        print(
+            f"vistalib: others use this machine (load {load:.1f}): times are too long, and ratios too uncertain to quote",
+            file=sys.stderr,
+        )
+
+
+BenchCommand = (
+    Annotated[None, tyro.conf.subcommand("op", constructor=bench_op)]
+    | Annotated[None, tyro.conf.subcommand("model", constructor=bench_model)]
+)
 
 
 @app.command

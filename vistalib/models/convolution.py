@@ -25,7 +25,7 @@ class Conv(nn.Conv2d):
         if isinstance(maps, Tensor):
             return super().forward(maps)
         finest, *coarser = maps
-        if _written_out(finest):
+        if written_out(finest):
             return super().forward(torch.cat([finest, *(resize(x, side(finest)) for x in coarser)], dim=1))
         first, *others = torch.split(self.weight, [x.shape[1] for x in maps], dim=1)  # (O, C_i, k, k)
         total = nn.functional.conv2d(finest, first, padding=self.padding).permute(0, 2, 3, 1)  # (N, H, W, O)
@@ -46,7 +46,7 @@ def side(x: Tensor) -> tuple[int, int]:
     return x.shape[2], x.shape[3]
 
 
-def _written_out(x: Tensor) -> bool:
+def written_out(x: Tensor) -> bool:
     """Whether to compute by the definition: off CPUs, and where the model is exported or only its shapes are asked for."""
     return x.device.type != "cpu" or torch.compiler.is_exporting()
 

@@ -1,0 +1,39 @@
+"""Where a model's time goes, part by part, as PyTorch's profiler sees its operators."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from torch.profiler import ProfilerActivity, profile
+
+# The first line whose words an operator's name has any of. What is left are sums, copies and other passes over memory.
+PARTS = {
+    "DCNv3": ("dcnv3", "grid_sampler"),
+    "convolution": ("convolution", "conv2d", "conv3x3"),
+    "products": ("addmm", "bmm", "aten::mm"),
+    "layer norm": ("layer_norm",),
+    "batch norm and ReLU": ("batch_norm", "relu", "clamp_min", "threshold"),
+    "GELU": ("gelu",),
+    "resizing": ("upsample",),
+    "loss and accuracy": ("log_softmax", "nll_loss", "argmax", "cross_entropy"),
+    "optimizer": ("lerp", "addcdiv", "sqrt", "_foreach", "_fused_adam"),
+}
+DEPTHWISE, REST = "depthwise convolution", "sums, copies and the rest"
+
+
+def by_part(call: Callable[[], object]) -> dict[str, float]:
+    """Seconds of processor time of one call by part, most first; what an operator calls counts with the one called."""
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as record:
+        call()
+    total: Counter[str] = Counter()
+    for event in record.events():
+        total[_part(event)] += event.self_cpu_time_total / 1e6
+    return dict(total.most_common())
+
+
+def _part(event: Any) -> str:
+    name = event.name.lower()
+    part = next((part for part, words in PARTS.items() if any(word in name for word in words)), REST)
+    if part == "convolution" and any(len(shape) == 4 and shape[1] == 1 for shape in event.input_shapes[1:3]):
+        return DEPTHWISE  # its weight is (C, 1, k, k); backward it is the third argument
+    return part
