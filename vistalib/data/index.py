@@ -61,10 +61,8 @@ def class_places(dataset: StreetDataset) -> NDArray[np.float64]:
     _library()
     counts = np.load(_counted(dataset) / PLACES)  # (R, 256, Y, X)
     cells = torch.from_numpy(np.maximum(counts.sum((0, 1)), 1))  # (Y, X)
-    places = sum(
-        _by_class(dataset, how, torch.from_numpy(found)) for how, found in zip(_readings(dataset), counts, strict=True)
-    )
-    share: NDArray[np.float64] = (places[:-1].double() / cells).numpy()  # (C, Y, X)
+    mapped = [_by_class(dataset, how, torch.from_numpy(found)) for how, found in zip(_readings(dataset), counts, strict=True)]
+    share: NDArray[np.float64] = (torch.stack(mapped).sum(0)[:-1].double() / cells).numpy()  # (C, Y, X)
     return share
 
 
