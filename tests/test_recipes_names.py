@@ -1,5 +1,6 @@
 """The recipes by name: what was released, and that every one of them can be made into a run."""
 
+import dataclasses
 import json
 
 import pytest
@@ -25,6 +26,15 @@ RELEASED = [
 
 def test_the_thirteen_released_names_come_first() -> None:
     assert list_recipes()[:13] == RELEASED
+
+
+@pytest.mark.parametrize("size", ["l", "xl"])
+def test_finetuning_upernet_begins_with_segformer_as_released_and_with_upernet_as_intended(size: str) -> None:
+    name = f"upernet_internimage_{size}_512x1024_160k_mapillary2cityscapes"
+    released, intended = get_recipe(name), get_recipe(f"{name}_as_intended")
+    assert released.starts_from == f"segformer_internimage_{size}_512x1024_80k_mapillary"
+    assert intended.starts_from == f"upernet_internimage_{size}_512x1024_80k_mapillary"
+    assert dataclasses.replace(intended, name=released.name, starts_from=released.starts_from) == released
 
 
 def test_no_name_occurs_twice() -> None:

@@ -72,6 +72,18 @@ def test_a_checkpoint_of_another_model_is_refused_before_anything_is_written(str
     assert not (tmp_path / "other").exists()
 
 
+def test_a_recipe_that_begins_with_others_weights_says_when_none_are_given(streets: Roots, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="begins with the weights of internimage_l_22k_192to384, and none were given"):
+        run(dataclasses.replace(tiny(), starts_from="internimage_l_22k_192to384"), streets, folder=tmp_path, num_workers=0)
+
+
+def test_weights_of_another_recipe_are_named(streets: Roots, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(tiny(), streets, folder=tmp_path / "run", num_workers=0)
+    second = dataclasses.replace(tiny(), starts_from="segformer_internimage_l_512x1024_80k_mapillary")
+    run(second, streets, folder=tmp_path / "second", start_from=tmp_path / "run", num_workers=0)
+    assert f"begins with {second.starts_from}, and {tmp_path / 'run'} was made by {OWN}" in capsys.readouterr().out
+
+
 def test_a_dataset_that_was_not_given_is_asked_for(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="--folder DIR"):
         run(tiny(), Roots(), folder=tmp_path / "run")

@@ -63,11 +63,18 @@ class Training(Datasets):
     """Processes that decode and crop."""
     in_memory: bool = False
     """Decode every image once and keep it, for datasets that fit into memory."""
+    print: bool = False
+    """Print every value of the recipe, as the option that sets it, and do nothing else."""
 
 
 def _train(recipe: "Recipe", training: Training) -> None:
     from vistalib.recipes import run
 
+    if training.print:
+        options = recipe.options()
+        width = max(len(option) for option, _ in options)
+        print(*(f"{option:{width}}  {value}".rstrip() for option, value in options), sep="\n")
+        return
     out = training.out or Path("runs") / recipe.name
     result = run(
         recipe,
@@ -85,7 +92,7 @@ def _train(recipe: "Recipe", training: Training) -> None:
 
 @app.command
 def train(recipe: tyro.conf.Positional[str]) -> None:
-    """Train a recipe and evaluate it; `vistalib train RECIPE --help` lists every option and every value.
+    """Train a recipe and evaluate it; `vistalib train RECIPE --print` shows every value, `--help` explains it.
 
     Args:
         recipe: Name of a recipe; `vistalib zoo` lists them.

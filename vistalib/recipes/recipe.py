@@ -1,10 +1,11 @@
 """What a training run is, as data: which model, which images, which augmentation, which schedule.
 
-A recipe is one frozen dataclass. A function returns it, `vistalib train NAME --help` shows every value of it, the command
+A recipe is one frozen dataclass. A function returns it, `vistalib train NAME --print` shows every value of it, the command
 line overrides any of them, and the run's folder keeps it as JSON.
 """
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -95,7 +96,7 @@ class Recipe:
     evaluation_scale: tuple[int, int]
     """(width, height) that an image is fitted into before it is evaluated."""
     starts_from: str | None = None
-    """Name of the recipe or backbone whose weights this one was published with; give yours with --start-from."""
+    """Name of the recipe or backbone whose weights this one begins with; give their file or run with --start-from."""
 
     def __post_init__(self) -> None:
         if self.num_classes is not None and self.num_classes < 1:
@@ -109,3 +110,19 @@ class Recipe:
     def to_json(self) -> dict[str, Any]:
         """The recipe as plain JSON values."""
         return dataclasses.asdict(self)
+
+    def options(self) -> list[tuple[str, str]]:
+        """Every value as the command line's option for it and its text there: ("--settings.iterations", "80000")."""
+        return list(_options(self, ""))
+
+
+def _options(value: Any, prefix: str) -> Iterator[tuple[str, str]]:
+    for field in dataclasses.fields(value):
+        name, found = prefix + field.name.replace("_", "-"), getattr(value, field.name)
+        if dataclasses.is_dataclass(found):
+            yield from _options(found, f"{name}.")
+        elif isinstance(found, bool):
+            *parents, last = name.split(".")
+            yield f"--{'.'.join([*parents, last if found else f'no-{last}'])}", ""
+        else:
+            yield f"--{name}", " ".join(map(str, found)) if isinstance(found, tuple) else str(found)

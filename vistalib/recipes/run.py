@@ -4,6 +4,7 @@ The folder holds `log.jsonl` and `checkpoints/` (see `vistalib.train`) and `eval
 as "about", the recipe, the classes with their colours, and the machine: it can be used without knowing where it came from.
 """
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,18 @@ def run(
     model = create_model(recipe.model, num_classes=num_classes)
     report = None
     if start_from is not None:
-        report = load_weights(model, load_checkpoint(start_from).model)
+        given = load_checkpoint(start_from)
+        report = load_weights(model, given.model)
         print(f"{start_from}: {report}", flush=True)
+        made_by = given.state.get("about", {}).get("recipe", {}).get("name", recipe.starts_from)
+        if made_by != recipe.starts_from:
+            print(f"{recipe.name} begins with {recipe.starts_from}, and {start_from} was made by {made_by}", flush=True)
+    elif recipe.starts_from is not None and not resume:
+        warnings.warn(
+            f"{recipe.name} begins with the weights of {recipe.starts_from}, and none were given: it starts from random ones; "
+            "give them with start_from (--start-from on the command line)",
+            stacklevel=2,
+        )
     loader = TrainLoader(
         InMemory(train_data) if in_memory else train_data,
         Augmentation(recipe.augmentation),
