@@ -7,7 +7,7 @@ RUN := .venv/bin/python -m
 TEST := OMP_NUM_THREADS=1 $(RUN) pytest -n logical --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-all book check lint types imports format clean environment course gpu
+.PHONY: help demo test test-slow test-all book check lint types imports format clean environment course gpu wheels
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -30,6 +30,9 @@ book: course ## the course as a website
 gpu: ## on a machine with an NVIDIA GPU: build, test, measure and train there, by the Python that has torch for it
 	$(or $(PYTHON),python3) tools/gpu.py all --out build/gpu
 	$(or $(PYTHON),python3) tools/gpu.py collect --out build/gpu
+
+wheels: environment ## vistalib-kernels as a pure wheel, and as one with the library for this torch's CUDA inside
+	.venv/bin/python tools/wheels.py --out dist
 
 check: lint types imports ## style, types, and who may import whom; what pre-commit runs too
 

@@ -1,6 +1,6 @@
 """Building the compiled kernels: what is said when it cannot be done, and what is kept."""
 
-import os
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +8,13 @@ from shutil import copy, which
 
 import pytest
 import torch
-from helpers import run_python
+from helpers import ROOT, run_python
 from kernels_helpers import library
+
+sys.path.insert(0, str(ROOT / "tools"))
+
+import kernel_sass
+from vistalib_kernels.remedies import explain
 
 build = pytest.importorskip("vistalib_kernels.build")
 nvrtc = pytest.importorskip("vistalib_kernels.nvrtc")
@@ -47,7 +52,7 @@ def tool(folder: Path, name: str, prints: str, status: int = 0) -> Path:
     ],
 )  # fmt: skip
 def test_a_failure_shows_the_first_error_and_what_helps(output: str, first: str, remedy: str) -> None:
-    said, helps, command = build.explain(["/usr/bin/nvcc", "-c", "x.cu"], output).splitlines()
+    said, helps, command = explain(["/usr/bin/nvcc", "-c", "x.cu"], output).splitlines()
     assert said.startswith("nvcc failed: ")
     assert first in said
     assert remedy in helps
@@ -148,24 +153,32 @@ def test_nvrtc_compiles_the_same_source(elsewhere: Path, name: str, architecture
     assert len(list(elsewhere.glob("*/*.cubin"))) == 1
 
 
-@pytest.mark.slow
-def test_specialised_kernels_keep_out_of_local_memory(tmp_path: Path) -> None:
-    """For every GPU generation; a few minutes of compiling, kept until the sources change."""
-    from kernels_helpers import FOLDER
+SPILLING = """ptxas info    : Compiling entry function '_ZN5dcnv37forwardINS_4HalfELi16EEEvNS_7ProblemIf' for 'sm_90'
+ptxas info    : Function properties for _ZN5dcnv37forwardINS_4HalfELi16EEEvNS_7ProblemIf
+    8 bytes stack frame, 16 bytes spill stores, 24 bytes spill loads
+ptxas info    : Used 32 registers, used 0 barriers, 8 bytes cumulative stack size, 3456 bytes smem
+"""
 
-    if build.find_nvcc() is None:
+
+def test_local_memory_of_a_specialised_kernel_is_seen() -> None:
+    rows = list(kernel_sass.resources(SPILLING, "90"))
+    assert [(row["kernel"], row["dtype"], row["channels"]) for row in rows] == [("forward", "float16", 16)]
+    assert [(row["registers"], row["stack_bytes"], row["spill_bytes"]) for row in rows] == [(32, 8, 40)]
+    assert kernel_sass.in_local_memory(rows) == rows
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", build.ARCHITECTURES)
+def test_specialised_kernels_keep_out_of_local_memory(architecture: str) -> None:
+    if (nvcc := build.find_nvcc()) is None:
         pytest.skip("no nvcc here: the CUDA kernels are not compiled")
-    tools = str(Path(__file__).resolve().parent.parent / "tools")
-    record = tmp_path / "record.json"
-    environment = {**os.environ, "PYTHONPATH": tools}
-    code = "import kernel_sass, sys; print(kernel_sass.digest())"
-    digest = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    ).stdout.strip()
-    done = FOLDER / f"no-local-memory-{digest}"
-    if done.exists():
-        return
-    command = [sys.executable, f"{tools}/kernel_sass.py", "--no-counts", "--out", str(record)]
-    outcome = subprocess.run(command, capture_output=True, text=True)
-    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
-    done.touch()
+    rows = kernel_sass.read(nvcc, [architecture], with_counts=False)
+    assert len([row for row in rows if row["channels"]]) == 18  # forward and backward, three dtypes, three widths
+    assert kernel_sass.in_local_memory(rows) == []
+
+
+def test_the_record_of_the_machine_code_is_of_these_sources() -> None:
+    record = json.loads(kernel_sass.RECORD.read_text(encoding="utf-8"))
+    assert record["sources"] == kernel_sass.digest(), "the kernels have changed; run: python tools/kernel_sass.py"
+    assert {row["architecture"] for row in record["kernels"]} == set(build.ARCHITECTURES)
+    assert kernel_sass.in_local_memory(record["kernels"]) == []

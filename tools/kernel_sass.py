@@ -62,9 +62,14 @@ def main() -> int:
             print(
                 f"{made:24}{row['registers']:5} registers{row['spill_bytes']:4} spilled{row.get('instructions', 0):6} counted"
             )
-    bad = [row for row in record["kernels"] if row["channels"] and (row["spill_bytes"] or row["stack_bytes"])]
+    bad = in_local_memory(record["kernels"])
     print(f"{len(record['kernels'])} kernels, {len(bad)} of the specialised ones use local memory; {options.out}")
     return 1 if bad else 0
+
+
+def in_local_memory(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The specialised kernels among `rows` that spill registers, or keep anything else on a stack."""
+    return [row for row in rows if row["channels"] and (row["spill_bytes"] or row["stack_bytes"])]
 
 
 COUNT_NOTE = "warp instructions of a full warp inside the image, with the softmax, without NOPs; a warp has `units` units"

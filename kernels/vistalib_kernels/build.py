@@ -3,9 +3,12 @@
     python -m vistalib kernels build                 # --architectures 80 90 for other machines, --again to build anew
 
 The result is one library in a cache folder, under a name made of the sources, torch's version and CUDA's: what was built for
-other ones is never loaded. PyTorch's headers are read by the C++ compiler alone, through the stable ABI; nvcc sees nothing but
-our files, in a folder of its own, so that blanks in paths and other CUDA versions' headers do no harm. GPUs get native code
-only: bare PTX from a newer toolkit is refused by an older driver.
+other ones is never loaded. A wheel may bring a library along, which is taken as long as nothing was built here; by the stable
+ABI it serves every torch with its major version of CUDA.
+
+PyTorch's headers are read by the C++ compiler alone; nvcc sees nothing but our files, in a folder of its own, so that blanks in
+paths and other CUDA versions' headers do no harm. GPUs get native code only: bare PTX from a newer toolkit is refused by an
+older driver.
 """
 
 import hashlib
@@ -26,7 +29,10 @@ from pathlib import Path
 
 import torch
 
+from vistalib_kernels.remedies import explain
+
 SOURCES = Path(__file__).parent / "csrc"
+SHIPPED = Path(__file__).parent / "built"  # only in wheels for one CUDA
 ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")  # Turing to Blackwell
 STABLE_ABI = "0x020a000000000000"  # torch 2.10
 LIBRARY, RECORD, FAILURE = "vistalib_kernels.so", "build.json", "failure.txt"
@@ -51,8 +57,18 @@ class Built:
 
 @cache
 def key() -> str:
-    """What a library must have been built from to fit: our sources, torch, CUDA, the system."""
-    digest = hashlib.sha256(f"{torch.__version__} {torch.version.cuda} {sys.platform} {platform.machine()}".encode())
+    """What a library in the cache must have been built from to fit: our sources, torch, CUDA, the system."""
+    return _digest(torch.__version__, torch.version.cuda)
+
+
+@cache
+def shipped_key() -> str:
+    """What a library in a wheel must have been built from to fit: our sources, the major version of CUDA, the system."""
+    return _digest("any torch of the stable ABI", (torch.version.cuda or "none").partition(".")[0])
+
+
+def _digest(*facts: str | None) -> str:
+    digest = hashlib.sha256(f"{facts} {sys.platform} {platform.machine()}".encode())
     for source in sorted([*SOURCES.iterdir(), Path(__file__)]):
         digest.update(source.name.encode() + source.read_bytes())
     return digest.hexdigest()[:16]
@@ -68,14 +84,16 @@ def folder() -> Path:
 
 
 def find() -> Built | None:
-    """The library that fits, if it was built."""
+    """The library that fits: the one built here, else the one that the wheel brought along."""
     if sys.platform == "win32":
         return None
-    record = folder() / RECORD
-    if not record.exists():
-        return None
-    facts = json.loads(record.read_text(encoding="utf-8"))
-    return Built(**{**facts, "path": str(folder() / LIBRARY), "architectures": tuple(facts["architectures"])})
+    for place, wanted in ((folder(), key()), (SHIPPED, shipped_key())):
+        if not (place / RECORD).exists():
+            continue
+        facts = json.loads((place / RECORD).read_text(encoding="utf-8"))
+        if facts.pop("key") == wanted:
+            return Built(**facts | {"path": str(place / LIBRARY), "architectures": tuple(facts["architectures"])})
+    return None
 
 
 def last_failure() -> str | None:
@@ -108,10 +126,9 @@ def build(*, architectures: Sequence[str] | None = None, again: bool = False, sa
     try:
         target.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".building-", dir=target) as name:
-            made = _build(Path(name), wanted, architectures is not None, say)
-            Path(name, LIBRARY).replace(target / LIBRARY)
-            Path(name, RECORD).write_text(json.dumps(asdict(made), indent=1) + "\n", encoding="utf-8")
-            Path(name, RECORD).replace(target / RECORD)
+            made = compile_library(Path(name), wanted, key(), named=architectures is not None, say=say)
+            for file in (LIBRARY, RECORD):
+                Path(name, file).replace(target / file)
     except BuildFailed as error:
         (target / FAILURE).write_text(str(error), encoding="utf-8")
         raise
@@ -122,7 +139,13 @@ def build(*, architectures: Sequence[str] | None = None, again: bool = False, sa
     return Built(**{**asdict(made), "path": str(target / LIBRARY)})
 
 
-def _build(place: Path, architectures: tuple[str, ...], named: bool, say: Callable[[str], None]) -> Built:
+def compile_library(
+    place: Path, architectures: tuple[str, ...], fits: str, *, named: bool, say: Callable[[str], None] = print
+) -> Built:
+    """Leave the library, and a record of what it `fits`, in the folder `place`.
+
+    Without CUDA it is the C++ twin alone, and `BuildFailed` is raised if `architectures` were `named`.
+    """
     began = time.monotonic()
     for source in SOURCES.iterdir():
         shutil.copy(source, place)
@@ -154,7 +177,9 @@ def _build(place: Path, architectures: tuple[str, ...], named: bool, say: Callab
         list(pool.map(compile_one, sorted(jobs, reverse=True)))  # the longest first
     _run(link, place)
     cuda = _release(nvcc) if nvcc is not None else None
-    return Built("", round(time.monotonic() - began, 1), compiler, cuda, architectures if nvcc else (), note)
+    made = Built("", round(time.monotonic() - began, 1), compiler, cuda, architectures if nvcc else (), note)
+    Path(place, RECORD).write_text(json.dumps(asdict(made) | {"key": fits}, indent=1) + "\n", encoding="utf-8")
+    return made
 
 
 def bindings_command(compiler: str, *, with_cuda: bool) -> list[str]:
@@ -231,32 +256,3 @@ def _run(command: list[str], place: Path) -> None:
     done = subprocess.run(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode != 0:
         raise BuildFailed(explain(command, done.stdout))
-
-
-# What compilers say, and what helps.
-REMEDIES = (
-    (r"unsupported GNU version|unsupported clang version|unsupported Microsoft", "nvcc is older than the C++ compiler: "
-     "name an older one in CXX (g++-13, say), or install a newer CUDA toolkit"),
-    (r"cannot find.*(cudart|lcuda)", "the CUDA toolkit has no runtime library: install it whole, or point CUDA_HOME elsewhere"),
-    (r"cannot find -ltorch|cannot find -lc10", "torch's libraries are not beside it: reinstall torch"),
-    (r"torch/.*No such file|torch/.*file not found", "torch's headers are missing or too old: install torch 2.10 or newer"),
-    (r"unrecognized command.line option|invalid value.*c\+\+20|unrecognized.*-std=", "the C++ compiler is older than C++20: "
-     "install GCC 11 or Clang 14, and name it in CXX"),
-    (r"Unsupported gpu architecture|not defined for option .gpu-(architecture|code)", "this nvcc does not know that GPU: "
-     "install a CUDA toolkit that does, or build for other architectures"),
-    (r"insufficient for CUDA runtime|unsupported toolchain|no kernel image", "the driver is older than the CUDA toolkit: "
-     "update the driver, or install the toolkit that fits it"),
-    (r"No space left", "the disk is full: make room, or set VISTALIB_KERNELS_CACHE and TMPDIR to another disk"),
-    (r"Killed|out of memory|Cannot allocate", "memory ran out: build for fewer architectures"),
-    (r"Python\.h|libstdc\+\+|bits/", "the C++ compiler lacks its own headers: reinstall it (apt-get install g++)"),
-)  # fmt: skip
-
-
-def explain(command: Sequence[str], output: str) -> str:
-    """The first error in a compiler's output, and the remedies known for it."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
-    is_error = re.compile(r"error\b|fatal|cannot find|not found|Killed|No such file", re.IGNORECASE)
-    first = next((line for line in lines if is_error.search(line)), lines[-1] if lines else "no message")
-    remedies = [remedy for pattern, remedy in REMEDIES if re.search(pattern, output)]
-    known = "; ".join(remedies) or "no remedy is known for it; until it is found, backend='numba' and NVRTC need no build"
-    return f"{Path(command[0]).name} failed: {first}\n{known}\nthe command was: {' '.join(command)}"
