@@ -10,6 +10,7 @@ from vistalib.models.pretrained import from_pretrained, push_to_hub, save_pretra
 from vistalib.models.released_files import RELEASED_FILES, ReleasedFile
 from vistalib.models.segformer import SegFormerHead
 from vistalib.models.segmentor import Segmentor
+from vistalib.models.sync_batch_norm import SyncBatchNorm, synchronize_batch_norm
 from vistalib.models.upernet import UPerHead
 from vistalib.models.weight_files import read_weights
 from vistalib.models.weights import LoadReport, load_weights
@@ -25,6 +26,7 @@ __all__ = [
     "ReleasedFile",
     "SegFormerHead",
     "Segmentor",
+    "SyncBatchNorm",
     "UPerHead",
     "cost",
     "create_model",
@@ -36,5 +38,6 @@ __all__ = [
     "push_to_hub",
     "read_weights",
     "save_pretrained",
+    "synchronize_batch_norm",
     "to_released",
 ]

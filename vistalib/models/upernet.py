@@ -55,10 +55,11 @@ class PyramidPooling(nn.ModuleList):
         """One map (N, C_in, H, W) to a map (N, C, s, s) a scale. Raises `ValueError` where batch norm has a single value."""
         outputs = []
         for scale, unit in zip(self.pool_scales, self, strict=True):
-            if self.training and x.shape[0] * scale**2 == 1:
+            if x.shape[0] * scale**2 == 1 and self.training and type(unit.bn) is nn.BatchNorm2d:  # not over several ranks
                 raise ValueError(
                     "batch norm needs more than one value a channel in training, and pooling one image to 1x1 leaves one; "
-                    "use a batch of at least 2 images a rank, or freeze the statistics with head.ppm.eval()"
+                    "use a batch of at least 2 images a rank, or several ranks with synchronize_batch_norm(model), "
+                    "or freeze the statistics with head.ppm.eval()"
                 )
             pooled = nn.functional.adaptive_avg_pool2d(x, scale)  # (N, C, s, s)
             outputs.append(unit(pooled))  # (N, C, s, s)
