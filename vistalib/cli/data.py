@@ -12,24 +12,28 @@ from vistalib.files import write_json, writing
 def data_make(
     root: tyro.conf.Positional[Path],
     *,
-    layout: Literal["vistas", "cityscapes"] = "vistas",
-    num_images: tuple[int, int] = (80, 20),
+    layout: Literal[
+        "vistas", "vistas-2.0", "vistas-flat", "cityscapes", "cityscapes-extra", "cityscapes-extra-train-ids"
+    ] = "vistas",
+    num_images: tuple[int, ...] = (80, 20),
     seed: int = 0,
     size: tuple[int, int] = (512, 1024),
 ) -> None:
-    """Draw synthetic streets in the layout of Mapillary Vistas or of Cityscapes.
+    """Draw synthetic streets in a layout of Mapillary Vistas or of Cityscapes.
 
     Args:
         root: New folder for the dataset.
         layout: Whose folders, file names and labels to write.
-        num_images: Images for training and for validation.
+        num_images: Images for training, for validation, and for train_extra where the layout has it.
         seed: Another seed draws other streets.
         size: Height and width of the images in pixels.
     """
-    from vistalib.data import synthesize
+    from vistalib.data.synthetic import splits, synthesize
 
-    splits = ("training", "validation") if layout == "vistas" else ("train", "val")
-    synthesize(root, layout=layout, num_images=dict(zip(splits, num_images, strict=True)), seed=seed, size=size)
+    names = splits(layout)
+    if not 2 <= len(num_images) <= len(names):
+        raise UsageError(f"--num-images of {layout} must be 2 to {len(names)} numbers ({', '.join(names)}), got {num_images}")
+    synthesize(root, layout=layout, num_images=dict(zip(names, num_images, strict=False)), seed=seed, size=size)
     print(f"{sum(num_images)} images in {root}")
 
 

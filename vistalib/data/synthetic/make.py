@@ -15,19 +15,28 @@ from typing import Any, Literal
 
 import cv2
 
-from vistalib.data.synthetic import write_cityscapes, write_vistas
 from vistalib.data.synthetic.render import render_number
+from vistalib.data.synthetic.write_cityscapes import CityscapesWriter
+from vistalib.data.synthetic.write_vistas import FLAT, V1_2, V2_0, VistasWriter
 from vistalib.files import read_json, write_json, writing
 from vistalib.progress import progress
 
 GENERATOR = 2  # rises whenever the same request would give other pixels
 MANIFEST = "synthetic.json"
-WRITERS = {"vistas": write_vistas, "cityscapes": write_cityscapes}
+Layout = Literal["vistas", "vistas-2.0", "vistas-flat", "cityscapes", "cityscapes-extra", "cityscapes-extra-train-ids"]
+WRITERS: dict[str, VistasWriter | CityscapesWriter] = {
+    "vistas": VistasWriter((V1_2,)),
+    "vistas-2.0": VistasWriter((V1_2, V2_0)),
+    "vistas-flat": VistasWriter((FLAT,)),
+    "cityscapes": CityscapesWriter(),
+    "cityscapes-extra": CityscapesWriter("_leftImg8bit"),
+    "cityscapes-extra-train-ids": CityscapesWriter("_gtFine_labelTrainIds"),
+}
 
 
 def synthesize(
     root: str | Path,
-    layout: Literal["vistas", "cityscapes"] = "vistas",
+    layout: Layout = "vistas",
     *,
     num_images: int | dict[str, int] = 16,
     seed: int = 0,
@@ -36,7 +45,11 @@ def synthesize(
 ) -> Path:
     """Draw a dataset of synthetic streets into the new folder `root`, and return it.
 
-    `num_images` is the number of each split ("training"/"validation", or "train"/"val"), or a number for every split; `size` is
+    The layouts are "vistas" (v1.2), "vistas-2.0" (v2.0 with v1.2 beside it), "vistas-flat" (before v1.2), "cityscapes" (fine
+    labels), "cityscapes-extra" (train_extra, coarse and automatic labels too), and "cityscapes-extra-train-ids" (automatic
+    labels as the released InternImage configuration names them).
+    `num_images` is the number of each split ("training" and "validation", or "train", "val" and "train_extra"), or a number for
+    every split; `size` is
     (height, width) in pixels (Vistas images vary around it). Every image is a function of seed, layout, split and number, so
     `workers` (processes; None takes two, or one where there is one core or little to draw) changes nothing but the time. Call
     it below `if __name__ == "__main__":` in a script, as workers start by importing that script.
@@ -46,7 +59,7 @@ def synthesize(
     """
     if layout not in WRITERS:
         raise ValueError(f"layout must be one of {', '.join(WRITERS)}; got {layout!r}")
-    counts = _counts(num_images, WRITERS[layout].SPLITS)
+    writer, counts = WRITERS[layout], _counts(num_images, splits(layout))
     if min(size) < 32 or max(size) > 4096:
         raise ValueError(f"size must be (height, width) with both in 32..4096 pixels, got {size}; try (512, 1024)")
     if seed < 0:
@@ -64,10 +77,14 @@ def synthesize(
             _drawn(partial(_draw, folder, layout, seed, size), jobs, workers), f"drawing {layout}", total=len(jobs)
         ):
             pass
-        if layout == "vistas":
-            write_vistas.write_config(folder)
+        writer.finish(folder)
         write_json(folder / MANIFEST, request)
     return root
+
+
+def splits(layout: str) -> tuple[str, ...]:
+    """The names of the splits that a layout has."""
+    return WRITERS[layout].splits
 
 
 @contextmanager
@@ -144,6 +161,7 @@ def _start_worker() -> None:
 
 
 def _draw(folder: Path, layout: str, seed: int, size: tuple[int, int], job: tuple[int, int]) -> None:
-    split, number = job
-    rendering = render_number(layout, seed=seed, split=split, number=number, size=size)
-    WRITERS[layout].write_image(folder, rendering, seed=seed, split=split, number=number)
+    (split, number), writer = job, WRITERS[layout]
+    drawn_split, drawn_number = writer.scene(split, number)
+    rendering = render_number(writer.draws, seed=seed, split=drawn_split, number=drawn_number, size=size)
+    writer.write_image(folder, rendering, seed=seed, split=split, number=number)
