@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vistalib.models import InternImage
-from vistalib.models.internimage import Block, DropPath
+from vistalib.models.block import Block, DropPath
 
 SMALL = {"channels": 8, "depths": (1, 1, 2, 1), "groups": (1, 2, 4, 8)}
 BLOCK = {
@@ -117,6 +117,31 @@ def test_init_weights_draws_every_projection_with_deviation_002() -> None:
             assert not module.bias.any(), name
 
 
+@pytest.mark.parametrize("frozen_stages", [0, 1, 2, 4])
+def test_frozen_stages_and_the_stem_get_no_gradients_and_the_others_do(frozen_stages: int) -> None:
+    model = InternImage(**SMALL, frozen_stages=frozen_stages).train()
+    losses = [y.square().mean() for y in model(torch.randn(1, 3, 64, 64)) if y.requires_grad]
+    assert len(losses) == 4 - frozen_stages
+    if losses:
+        torch.stack(losses).sum().backward()
+    frozen = ("stem.", *(f"stages.{i}." for i in range(frozen_stages))) if frozen_stages else ()
+    for name, parameter in model.named_parameters():
+        assert parameter.requires_grad is (parameter.grad is not None) is not name.startswith(frozen), name
+
+
+def test_frozen_stages_stay_in_evaluation_mode_when_the_model_is_trained() -> None:
+    model = torch.nn.Sequential(InternImage(**SMALL, drop_path_rate=0.5, frozen_stages=2))
+    for _ in range(2):
+        model.train()
+        backbone = model[0]
+        frozen = [module.training for part in (backbone.stem, *backbone.stages[:2]) for module in part.modules()]
+        others = [module.training for part in backbone.stages[2:] for module in part.modules()]
+        assert not any(frozen)
+        assert all(others)
+        model.eval()
+        assert not any(module.training for module in model.modules())
+
+
 @pytest.mark.parametrize(
     ("options", "repair"),
     [
@@ -126,8 +151,10 @@ def test_init_weights_draws_every_projection_with_deviation_002() -> None:
         ({"depths": (1, 1, 1)}, "one entry for each of 4 stages"),
         ({"norm": "res_post", "layer_scale": 1.0}, "layer_scale=None"),
         ({"extra_post_norm_blocks": (2,)}, "third stage from 0"),
+        ({"drop_path_rate": 1.0}, "less than 1, got 1.0; try 0.2"),
+        ({"frozen_stages": -1}, "0, for none, to 4, for the whole backbone, got -1"),
     ],
-    ids=["norm", "odd channels", "groups", "stages", "layer scale", "post-norms"],
+    ids=["norm", "odd channels", "groups", "stages", "layer scale", "post-norms", "drop path", "frozen stages"],
 )
 def test_options_that_do_not_fit_are_refused_with_the_repair(options: dict[str, object], repair: str) -> None:
     with pytest.raises(ValueError, match=repair):

@@ -1,10 +1,7 @@
 """InternImage: a hierarchical backbone whose token mixer is deformable convolution (DCNv3).
 
 Source: Wang et al., "InternImage: Exploring Large-Scale Vision Foundation Models with Deformable Convolutions" (2022),
-section 3 and figures 4 and 5: a stem, four stages of blocks, and a stride-2 convolution between stages. A block is a
-transformer block with DCNv3 in place of attention:
-
-    x -> DCNv3 -> add x -> MLP -> add          with a LayerNorm before (pre), after (post) or on both sides (res_post)
+section 3 and figures 4 and 5: a stem, four stages of blocks (see `block`), and a stride-2 convolution between stages.
 
 Layout: channels last, (N, H, W, C), from the stem to the last stage. The maps coming out are (N, C, H, W) views of such
 memory, which convolutions call the channels-last format, so nothing is copied on the way to the heads.
@@ -13,16 +10,12 @@ Letters: N images, H x W pixels (of the image, or of the map at hand), C channel
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Literal, get_args
+from typing import Self, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from vistalib.ops import DCNv3
-
-Norm = Literal["pre", "post", "res_post"]
-EPS = 1e-6
+from vistalib.models.block import EPS, Block, Norm, init_linear
 
 
 class InternImage(nn.Module):
@@ -33,7 +26,8 @@ class InternImage(nn.Module):
     `drop_path_rate` is the rate of the last block; it rises linearly from 0 at the first. `offset_scale` widens the sampling
     grid. The huge models also use `dw_kernel_size` (kernel of the depthwise convolution that offsets and masks are read from;
     None: 3), `extra_post_norm_blocks` (blocks of the third stage that a LayerNorm follows) and `center_feature_scale` (see
-    `DCNv3`). `recompute_blocks` keeps each block's input alone and computes the rest again in the backward pass.
+    `DCNv3`). `recompute_blocks` keeps each block's input alone and computes the rest again in the backward pass. With
+    `frozen_stages` of n > 0, the stem and the first n stages get no gradients and stay in evaluation mode.
 
     Initialisation: construction leaves the offset and mask projections at zero, so that every DCNv3 starts as the mean over
     its regular 3x3 grid, and draws the MLPs from a normal of deviation 0.02; `init_weights` draws all projections from it, as
@@ -55,9 +49,11 @@ class InternImage(nn.Module):
         extra_post_norm_blocks: Sequence[int] = (),
         center_feature_scale: bool = False,
         recompute_blocks: bool = False,
+        frozen_stages: int = 0,
     ) -> None:
         super().__init__()
         _check(channels, depths, groups, norm=norm, layer_scale=layer_scale, extra_post_norm_blocks=extra_post_norm_blocks)
+        _check_training(drop_path_rate, frozen_stages)
         self.depths = tuple(depths)
         self.out_channels = tuple(channels * 2**stage for stage in range(len(depths)))
         rates = iter(torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist())
@@ -88,6 +84,20 @@ class InternImage(nn.Module):
                     downsample=i < len(depths) - 1,
                 )
             )
+        self.frozen_stages = frozen_stages
+        for part in self._frozen():
+            part.requires_grad_(False)
+        self.train()
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode for all that is not frozen."""
+        super().train(mode)
+        for part in self._frozen():
+            part.eval()
+        return self
+
+    def _frozen(self) -> list[nn.Module]:
+        return [self.stem, *self.stages[: self.frozen_stages]] if self.frozen_stages else []
 
     @property
     def num_layers(self) -> int:
@@ -107,7 +117,7 @@ class InternImage(nn.Module):
         """Draw every Linear again, the offset and mask projections too, from the truncated normal; zero their biases."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                _init_linear(module)
+                init_linear(module)
 
     def layer_ids(self) -> dict[str, int]:
         """The depth that layer-wise learning-rate decay gives each parameter: the stem 0, block by block 1..num_layers.
@@ -184,103 +194,6 @@ class Downsample(nn.Module):
         return y
 
 
-class Block(nn.Module):
-    """DCNv3 mixes neighbouring pixels, an MLP mixes channels; each is added to its input."""
-
-    def __init__(
-        self,
-        channels: int,
-        groups: int,
-        *,
-        mlp_ratio: float,
-        drop_path_rate: float,
-        norm: Norm,
-        layer_scale: float | None,
-        offset_scale: float,
-        dw_kernel_size: int | None,
-        center_feature_scale: bool,
-        recompute: bool,
-    ) -> None:
-        super().__init__()
-        self.norm = norm
-        self.recompute = recompute
-        self.layer_scale1 = None if layer_scale is None else nn.Parameter(torch.full((channels,), layer_scale))
-        self.layer_scale2 = None if layer_scale is None else nn.Parameter(torch.full((channels,), layer_scale))
-        self.norm1 = nn.LayerNorm(channels, eps=EPS)
-        self.dcn = DCNv3(
-            channels,
-            groups,
-            dw_kernel_size=dw_kernel_size,
-            offset_scale=offset_scale,
-            center_feature_scale=center_feature_scale,
-        )
-        self.drop_path = DropPath(drop_path_rate)
-        self.norm2 = nn.LayerNorm(channels, eps=EPS)
-        self.mlp = MLP(channels, int(channels * mlp_ratio))
-        if norm == "res_post":
-            self.res_post_norm1 = nn.LayerNorm(channels, eps=EPS)
-            self.res_post_norm2 = nn.LayerNorm(channels, eps=EPS)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, H, W, C) to the same."""
-        if self.recompute and torch.is_grad_enabled():
-            y: Tensor = checkpoint(self._mix, x, use_reentrant=False)
-            return y
-        return self._mix(x)
-
-    def _mix(self, x: Tensor) -> Tensor:
-        if self.norm == "post":
-            x = self.drop_path(x, self.norm1(self.dcn(x)), self.layer_scale1)
-            x = self.drop_path(x, self.norm2(self.mlp(x)), self.layer_scale2)
-        elif self.norm == "res_post":
-            x = self.drop_path(x, self.res_post_norm1(self.dcn(self.norm1(x))))
-            x = self.drop_path(x, self.res_post_norm2(self.mlp(self.norm2(x))))
-        else:
-            x = self.drop_path(x, self.dcn(self.norm1(x)), self.layer_scale1)
-            x = self.drop_path(x, self.mlp(self.norm2(x)), self.layer_scale2)
-        return x
-
-
-class MLP(nn.Module):
-    """Two layers a pixel with a GELU between."""
-
-    def __init__(self, channels: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(channels, hidden)
-        self.fc2 = nn.Linear(hidden, channels)
-        _init_linear(self.fc1)
-        _init_linear(self.fc2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, H, W, C) to the same."""
-        y: Tensor = self.fc2(nn.functional.gelu(self.fc1(x)))  # (N, H, W, C)
-        return y
-
-
-class DropPath(nn.Module):
-    """x + scale * branch; in training each sample's branch is left out with probability `rate`, and the others grow to match.
-
-    Source: Huang et al., "Deep Networks with Stochastic Depth" (2016). Scale and drop are one small factor, so that the sum
-    reads and writes the large maps once.
-    """
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, x: Tensor, branch: Tensor, scale: Tensor | None = None) -> Tensor:
-        """`x` and `branch` (N, H, W, C), `scale` (C,) or none, to (N, H, W, C)."""
-        if self.training and self.rate > 0:
-            keep = 1 - self.rate
-            kept = x.new_empty(x.shape[0], 1, 1, 1).bernoulli_(keep) / keep  # (N, 1, 1, 1)
-            scale = kept if scale is None else kept * scale  # (N, 1, 1, C)
-        return x + branch if scale is None else torch.addcmul(x, branch, scale)
-
-    def extra_repr(self) -> str:
-        """The rate, for `print(model)`."""
-        return f"rate={self.rate:.3f}"
-
-
 class ChannelsLastConv(nn.Conv2d):
     """A 3x3 stride-2 convolution of (N, H, W, C) maps; the permutes are views, and the memory stays channels last."""
 
@@ -290,11 +203,6 @@ class ChannelsLastConv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(N, H, W, C_in) to (N, H/2, W/2, C_out)."""
         return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # (N, H/2, W/2, C_out)
-
-
-def _init_linear(linear: nn.Linear) -> None:
-    nn.init.trunc_normal_(linear.weight, std=0.02)
-    nn.init.zeros_(linear.bias)
 
 
 def _check(
@@ -322,3 +230,10 @@ def _check(
     outside = [j for j in extra_post_norm_blocks if not 0 <= j < depths[2]]
     if outside:
         raise ValueError(f"extra_post_norm_blocks counts the {depths[2]} blocks of the third stage from 0, got {outside}")
+
+
+def _check_training(drop_path_rate: float, frozen_stages: int) -> None:
+    if not 0 <= drop_path_rate < 1:
+        raise ValueError(f"drop_path_rate must be at least 0 and less than 1, got {drop_path_rate}; try 0.2")
+    if frozen_stages not in range(5):
+        raise ValueError(f"frozen_stages must be 0, for none, to 4, for the whole backbone, got {frozen_stages}; try 0")
