@@ -62,6 +62,23 @@ def data_index(dataset: Given, *, out: Path | None = None, json: Path | None = N
         write_json(json, {"images": len(counted), "pixels": dict(zip(counted.classes, pixels, strict=True))})
 
 
+def data_unpack(archives: tyro.conf.Positional[tuple[Path, ...]], *, root: Annotated[Path, tyro.conf.arg(name="to")]) -> None:
+    """Unpack downloads of Mapillary Vistas or Cityscapes; called again, goes on where it was.
+
+    Args:
+        archives: The zip archives as downloaded, under any name.
+        root: Folder for the dataset; give it all the archives of one dataset.
+    """
+    from vistalib.data import unpack
+
+    if not archives:
+        raise UsageError("unpack needs at least one archive; give the zip files after the command")
+    for archive, done in zip(archives, unpack(archives, root), strict=True):
+        print(
+            f"{archive.name}: {done.dataset}, {done.written} files written, {done.kept} were there; use --{done.dataset} {root}"
+        )
+
+
 def data_maps(name: tyro.conf.Positional[str | None] = None) -> None:
     """List the maps from one dataset's classes to others, or show one.
 
@@ -86,9 +103,10 @@ DataCommand = (
     Annotated[None, tyro.conf.subcommand("make", constructor=data_make)]
     | Annotated[None, tyro.conf.subcommand("index", constructor=data_index)]
     | Annotated[None, tyro.conf.subcommand("maps", constructor=data_maps)]
+    | Annotated[None, tyro.conf.subcommand("unpack", constructor=data_unpack)]
 )
 
 
 @app.command
 def data(command: Annotated[DataCommand, tyro.conf.arg(name="")]) -> None:
-    """Draw synthetic streets, or count a dataset."""
+    """Draw synthetic streets, unpack the real ones, count them, show the maps between classes."""

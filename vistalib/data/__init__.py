@@ -16,6 +16,7 @@ from vistalib.data.loader import TrainLoader
 from vistalib.data.maps import VISTAS_TO_CITYSCAPES, LabelMap, label_map, list_maps
 from vistalib.data.sampler import Sampler
 from vistalib.data.synthetic import synthesize
+from vistalib.data.unpack import Unpacked, unpack
 from vistalib.data.vistas import Vistas
 from vistalib.data.vistas_labels import VISTAS_V1_2, VISTAS_V2_0
 
@@ -36,6 +37,7 @@ __all__ = [
     "Sampler",
     "StreetDataset",
     "TrainLoader",
+    "Unpacked",
     "Vistas",
     "class_pixels",
     "class_places",
@@ -46,4 +48,5 @@ __all__ = [
     "resize",
     "resize_label",
     "synthesize",
+    "unpack",
 ]
