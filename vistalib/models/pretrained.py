@@ -21,7 +21,7 @@ from vistalib.models.fetch import CONFIG, WEIGHTS, locate
 from vistalib.models.identify import describe, models_of, num_classes_of
 from vistalib.models.released_files import RELEASED_FILES
 from vistalib.models.segmentor import Segmentor
-from vistalib.models.weight_files import model_file, read_weights, tensors_of, write_weights
+from vistalib.models.weight_files import find_tensors, model_file, read_weights, write_weights
 from vistalib.models.weights import load_weights, under_our_names
 from vistalib.models.zoo import create_model
 
@@ -90,17 +90,25 @@ def push_to_hub(
 ) -> str:
     """Save `model` into the repository `owner/name` of the Hub, which is made if need be; return the address of the commit.
 
-    `card` are the keyword arguments of `save_pretrained`. `token` defaults to the one that `hf auth login` keeps.
+    `card` are the keyword arguments of `save_pretrained`. `token` defaults to the one that `hf auth login` keeps. Raises
+    `ValueError` where `save_pretrained` does, and when the Hub refuses.
     """
     try:
         from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
     except ModuleNotFoundError as error:
         raise missing("huggingface-hub", "upload a model") from error
     api = HfApi(token=token)
     with tempfile.TemporaryDirectory() as folder:
         save_pretrained(model, folder, **card)
-        api.create_repo(repo, private=private, exist_ok=True)
-        return str(api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message).commit_url)
+        try:
+            api.create_repo(repo, private=private, exist_ok=True)
+            return str(api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message).commit_url)
+        except (HfHubHTTPError, OfflineModeIsEnabled) as error:
+            raise ValueError(
+                f"{repo} could not be written on the Hub ({str(error).splitlines()[0]}); check the name, and `hf auth login` "
+                "with a token that may write there"
+            ) from error
 
 
 def _config_beside(path: Path) -> ModelConfig | None:
@@ -116,7 +124,7 @@ def _config_beside(path: Path) -> ModelConfig | None:
 
 def _config_of(content: Mapping[str, Any], source: str | Path) -> ModelConfig:
     """What can be told of bare weights: the model from the tensors, the classes from the name where it is a released one."""
-    tensors: dict[str, Tensor] = under_our_names(tensors_of(content)[0])
+    tensors: dict[str, Tensor] = under_our_names(find_tensors(content).tensors)
     names, num_classes = models_of(tensors), num_classes_of(tensors)
     if num_classes is None or len(names) != 1:
         hint = f"; build one of {', '.join(names)} with create_model(..., pretrained=...)" if names else ""

@@ -6,8 +6,10 @@ the few other types that training tools leave beside the weights are read as the
 
 import argparse
 import json
+import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from types import SimpleNamespace
@@ -49,18 +51,32 @@ def read_weights(path: str | Path) -> dict[str, Any]:
     return _read_safetensors(file) if file.suffix == ".safetensors" else _read_pickle(file)
 
 
-def tensors_of(content: Mapping[str, Any]) -> tuple[dict[str, Tensor], str]:
-    """The tensors among what a file holds, without what wraps their names, and in words where they were."""
-    inside = []
+@dataclass(frozen=True)
+class Found:
+    """The tensors in a file, without what wraps their names; in words where they were; and the keys of all that is not they."""
+
+    tensors: dict[str, Tensor]
+    where: str
+    ignored: tuple[str, ...]
+
+
+def find_tensors(content: Mapping[str, Any]) -> Found:
+    """The weights among what a file holds."""
+    inside, ignored = [], []
     while found := next((key for key in CONTAINERS if isinstance(content.get(key), Mapping)), None):
         inside.append(found)
+        ignored += [key for key in content if key != found]
         content = content[found]
-    tensors = {_bare(name): value for name, value in content.items() if isinstance(value, Tensor)}
-    return tensors, f"under {' / '.join(inside)}" if inside else "at the top"
+    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    ignored += [name for name in content if name not in tensors]
+    bare = {_bare(name): value for name, value in tensors.items()}
+    wrapped = sorted({name.removesuffix(_bare(name)) for name in tensors} - {""})
+    where = f"under {' / '.join(inside)}" if inside else "at the top"
+    return Found(bare, where + (f", with {' and '.join(wrapped)} before the names" if wrapped else ""), tuple(ignored))
 
 
 def write_weights(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors to a .safetensors or a .pth file, by the suffix; both keep the order of the names.
+    """Write tensors to a .safetensors or a .pth file, by the suffix; the names keep their order.
 
     Raises `ValueError` for another suffix, `NotWritten` where the file cannot be written.
     """
@@ -78,13 +94,15 @@ def write_weights(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
         plain[name] = tensor
     with replacing(path) as beside:
         if path.suffix == ".pth":
-            torch.save(plain, beside)
+            with beside.open("wb") as file:  # given a path, torch would write the name of the temporary file into it
+                torch.save(plain, file)
             return
         try:
             from safetensors.torch import save_file
         except ModuleNotFoundError as error:
             raise missing("safetensors", "write .safetensors files") from error
-        save_file(plain, beside, metadata={"format": "pt", "order": json.dumps(list(plain))})
+        # One entry: several come in an order that changes, and the same tensors would not make the same file.
+        save_file(plain, beside, metadata={"order": json.dumps(list(plain))})
 
 
 def model_file(path: Path) -> Path:
@@ -115,6 +133,8 @@ def _read_safetensors(file: Path) -> dict[str, Any]:
 
 def _read_pickle(file: Path) -> dict[str, Any]:
     try:
+        if zipfile.is_zipfile(file) and (damaged := zipfile.ZipFile(file).testzip()):  # torch.load does not look
+            raise ValueError(f"a part with a wrong checksum, {damaged}")
         with torch.serialization.safe_globals(HARMLESS):
             content = torch.load(file, map_location="cpu", weights_only=True)
     except UnpicklingError as error:

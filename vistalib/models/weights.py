@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vistalib.models.identify import HEADS, backbone_shape, describe, head_parts, models_of, some
 from vistalib.models.names import from_released
-from vistalib.models.weight_files import tensors_of
+from vistalib.models.weight_files import find_tensors
 
 Classes = Sequence[str] | Literal["slice"]
 
@@ -56,10 +56,12 @@ def load_weights(
     were trained of the 150 that were released. The names of the model's classes copy, from a file whose rows stand for
     `their_classes`, the row of every name that both have; the others stay as they were. `ValueError` if that cannot be done.
     """
-    found, where = tensors_of(state_dict)
-    theirs = under_our_names(found)
+    found = find_tensors(state_dict)
+    theirs = under_our_names(found.tensors)
     ours = model.state_dict()
-    notes = [f"found {where} of the file"]
+    notes = [f"found {found.where} of the file"]
+    if found.ignored:
+        notes.append(f"not used, as it is beside the weights: {some(found.ignored)}")
     if absent := _absent_layer_scales(ours, theirs):
         theirs |= {name: torch.ones_like(ours[name]) for name in absent}
         notes.append(f"{len(absent)} layer scales are not in the file, and are ones: the same network")

@@ -1,0 +1,217 @@
+"""Models saved whole and opened again, and the list of what was released."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from vistalib.data.labels import TRAIN_CLASSES
+from vistalib.files import NotWritten, read_json, write_json
+from vistalib.models import (
+    RELEASED_FILES,
+    InternImage,
+    ModelConfig,
+    Segmentor,
+    UPerHead,
+    create_model,
+    from_pretrained,
+    save_pretrained,
+    to_released,
+)
+from vistalib.models.variants import VARIANTS
+from vistalib.models.weight_files import write_weights
+from vistalib.recipes import get_recipe, list_recipes
+
+NANO = "upernet_internimage_nano"
+IMAGE = torch.rand(1, 3, 32, 64, generator=torch.Generator().manual_seed(0))
+CARD = {
+    "classes": ["road", "sky", "car"],
+    "colors": [(128, 64, 128), (70, 130, 180), (0, 0, 142)],
+    "scale": (64, 32),
+    "licence": "cc-by-nc-sa-4.0",
+    "datasets": ["my streets"],
+    "measured": {"my streets val, single scale": 0.4321},
+}
+
+
+@pytest.fixture(scope="module")
+def model() -> Segmentor:
+    torch.manual_seed(1)
+    return create_model(NANO, 3).eval()
+
+
+@pytest.fixture(scope="module")
+def folder(model: Segmentor, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_pretrained(model, tmp_path_factory.mktemp("saved") / "model", **CARD)
+
+
+def test_a_saved_model_opens_with_its_weights_and_what_its_outputs_mean(model: Segmentor, folder: Path) -> None:
+    opened = from_pretrained(folder)
+    assert torch.equal(opened(IMAGE), model(IMAGE))
+    assert opened.config == ModelConfig(NANO, 3, {}, ("road", "sky", "car"), tuple(CARD["colors"]), (64, 32))
+    assert not opened.training
+
+
+def test_what_differs_from_the_table_is_saved_too(tmp_path: Path) -> None:
+    options = {"norm": "post", "layer_scale": 0.5, "offset_scale": 2.0, "extra_post_norm_blocks": (0, 2), "dw_kernel_size": 5}
+    model = create_model(NANO, 3, drop_path_rate=0.3, **options).eval()
+    opened = from_pretrained(save_pretrained(model, tmp_path))
+    assert torch.equal(opened(IMAGE), model(IMAGE))
+    assert repr(opened) == repr(model)
+
+
+def test_saving_what_was_opened_gives_the_same_files(folder: Path, tmp_path: Path) -> None:
+    again = save_pretrained(from_pretrained(folder), tmp_path, **{k: CARD[k] for k in ("licence", "datasets", "measured")})
+    assert {path.name: path.read_bytes() for path in again.iterdir()} == {
+        path.name: path.read_bytes() for path in folder.iterdir()
+    }
+
+
+def test_the_card_says_how_to_use_it_what_was_measured_and_under_which_licence(folder: Path) -> None:
+    _, matter, text = (folder / "README.md").read_text().split("---\n", 2)
+    front = yaml.safe_load(matter)
+    assert (front["license"], front["datasets"], front["pipeline_tag"]) == (
+        "cc-by-nc-sa-4.0",
+        ["my streets"],
+        "image-segmentation",
+    )
+    assert front["model-index"][0]["results"][0]["metrics"] == [{"type": "mean_iou", "value": 0.4321}]
+    assert "| my streets val, single scale | 43.21% |" in text
+    assert "road, sky, car" in text
+    assert "999,347 parameters" not in text  # of 19 classes
+    assert f"{sum(p.numel() for p in create_model(NANO, 3).parameters()):,} parameters" in text
+
+
+def test_the_card_is_one_that_the_hubs_own_library_reads(folder: Path) -> None:
+    card = pytest.importorskip("huggingface_hub").ModelCard.load(folder / "README.md")
+    assert card.data.license == "cc-by-nc-sa-4.0"
+    (result,) = card.data.eval_results
+    assert (result.dataset_name, result.metric_value) == ("my streets val, single scale", 0.4321)
+
+
+def test_the_code_in_the_card_runs(folder: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    names = {"image": IMAGE}
+    exec(code.replace("owner/name", str(folder)), names)
+    assert names["labels"].shape == (1, 32, 64)
+
+
+def test_a_card_without_facts_says_that_there_are_none(model: Segmentor, tmp_path: Path) -> None:
+    text = (save_pretrained(model, tmp_path) / "README.md").read_text()
+    assert "Licence of the weights: not stated" in text
+    assert "Nothing was stated." in text
+    assert "model-index" not in text
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"measured": {"val": 43.21}}, "from 0 to 1, got 43.21 for 'val'; divide percent by 100"),
+        ({"classes": list("abcd")}, "at most the 3 of the model"),
+        ({"classes": list("abc"), "colors": [(0, 0, 0)]}, "got 3 classes and 1 colors"),
+    ],
+    ids=["percent", "too many classes", "too few colours"],
+)
+def test_a_card_that_does_not_fit_is_refused(model: Segmentor, tmp_path: Path, options: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        save_pretrained(model, tmp_path / "new", **options)
+
+
+def test_a_model_that_was_built_by_hand_is_not_saved_without_its_arguments(tmp_path: Path) -> None:
+    backbone = InternImage(16, (1, 1, 3, 1), (1, 2, 4, 8))
+    model = Segmentor(backbone, UPerHead(backbone.out_channels, channels=64, num_classes=3))
+    with pytest.raises(ValueError, match="only a model that create_model or from_pretrained built"):
+        save_pretrained(model, tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_named(model: Segmentor, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(NotWritten, match="taken"):
+        save_pretrained(model, tmp_path / "taken")
+
+
+@pytest.mark.parametrize("name", ["upernet_internimage_nano", "upernet_internimage_micro"])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_the_model_of_bare_weights_is_told_from_them(name: str, suffix: str, tmp_path: Path) -> None:
+    model = create_model(name, 5).eval()
+    write_weights(tmp_path / f"weights{suffix}", to_released(model.state_dict()))
+    opened = from_pretrained(tmp_path / f"weights{suffix}")
+    assert opened.config == ModelConfig(name, 5)
+    assert torch.equal(opened(IMAGE), model(IMAGE))
+
+
+def test_the_classes_of_a_released_checkpoint_come_with_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "upernet_internimage_t_512x1024_160k_cityscapes.pth"
+    torch.save(create_model(NANO).state_dict(), tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    config = from_pretrained(name).config
+    assert config == ModelConfig(NANO, 150, classes=TRAIN_CLASSES)
+
+
+def test_a_run_opens_with_what_its_checkpoints_are_about(tmp_path: Path, model: Segmentor) -> None:
+    checkpoint = tmp_path / "run" / "checkpoints" / "iter_000010"
+    write_weights(checkpoint / "model.safetensors", model.state_dict())
+    write_json(checkpoint.parent / "index.json", {"last": checkpoint.name, "best": None})
+    about = {"recipe": {"model": NANO, "evaluation_scale": [64, 32]}, "num_classes": 3, "classes": list("abc")}
+    write_json(checkpoint / "state.json", {"iteration": 10, "about": about | {"colors": [[0, 0, i] for i in range(3)]}})
+    for place in (tmp_path / "run", checkpoint):
+        opened = from_pretrained(place)
+        assert torch.equal(opened(IMAGE), model(IMAGE))
+        assert opened.config == ModelConfig(NANO, 3, {}, tuple("abc"), ((0, 0, 0), (0, 0, 1), (0, 0, 2)), (64, 32))
+
+
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [
+        ("backbone.", r"a whole model of list_models\(\), got InternImage-nano .*; build one of upernet_internimage_nano"),
+        ("decode_head.", r"a whole model of list_models\(\), got no InternImage"),
+        (r"(?!decode_head\.bottleneck\.conv)", r"a whole upernet_internimage_nano, .* without decode_head\.bottleneck\.conv"),
+    ],
+    ids=["a backbone", "a head", "half a head"],
+)
+def test_a_part_of_a_model_is_refused_by_name(model: Segmentor, tmp_path: Path, kept: str, said: str) -> None:
+    write_weights(tmp_path / "part.pth", {name: t for name, t in model.state_dict().items() if re.match(kept, name)})
+    with pytest.raises(ValueError, match=rf"part\.pth must hold {said}"):
+        from_pretrained(tmp_path / "part.pth")
+
+
+@pytest.mark.parametrize("missing", ["model", "num_classes"])
+def test_a_configuration_without_what_it_takes_is_refused(folder: Path, tmp_path: Path, missing: str) -> None:
+    write_weights(tmp_path / "model.safetensors", {})
+    config = read_json(folder / "config.json")
+    del config[missing], config["sha256"]
+    write_json(tmp_path / "config.json", config)
+    with pytest.raises(ValueError, match="must give model and num_classes, got"):
+        from_pretrained(tmp_path)
+
+
+def test_every_released_recipe_and_every_backbone_it_starts_from_is_listed() -> None:
+    recipes = [get_recipe(name) for name in list_recipes() if name in RELEASED_FILES]
+    assert len(recipes) == 13
+    assert {recipe.name for recipe in recipes} | {recipe.starts_from for recipe in recipes} == set(RELEASED_FILES)
+    assert {recipe.name: recipe.model for recipe in recipes} == {
+        name: file.model for name, file in RELEASED_FILES.items() if file.model
+    }
+
+
+@pytest.mark.parametrize("name", RELEASED_FILES)
+def test_a_released_file_has_a_place_a_hash_and_the_size_of_its_model(name: str) -> None:
+    file = RELEASED_FILES[name]
+    assert file.url == f"https://huggingface.co/OpenGVLab/InternImage/resolve/main/{name}.pth"
+    assert re.fullmatch("[0-9a-f]{64}", file.sha256)
+    size = next(v.size for v in VARIANTS.values() if f"internimage_{v.size}_" in name)
+    with torch.device("meta"):
+        model = create_model(file.model or f"upernet_internimage_{size}")
+    tensors = model.state_dict() if file.model else model.backbone.state_dict()
+    megabytes = sum(t.numel() for t in tensors.values()) * (2 if file.model else 4) / 1e6  # float16, float32
+    head = 0.0
+    if file.model is None:  # a 1x1 convolution to 1.5 times the channels, and the classes of ImageNet-1k or -22k
+        channels = model.backbone.out_channels[-1]
+        head = 1.5 * channels * (channels + (21_841 if "22k" in name else 1000)) * 4 / 1e6
+    assert file.megabytes == pytest.approx(megabytes + head, rel=0.01)
+
+
+def test_the_trained_classes_are_those_of_cityscapes() -> None:
+    assert {file.classes for file in RELEASED_FILES.values()} == {(), TRAIN_CLASSES}
