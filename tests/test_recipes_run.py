@@ -10,7 +10,7 @@ from tests.data_helpers import pixels, values, write_folder, write_image, write_
 from vistalib.data import AugmentationSettings
 from vistalib.evaluate import evaluate_dataset
 from vistalib.files import read_json
-from vistalib.recipes import Recipe, Roots, Source, get_recipe, open_run, run
+from vistalib.recipes import Recipe, Roots, Source, get_recipe, open_model, run
 
 OWN = "upernet_internimage_nano_192x256_3k_folder"
 
@@ -44,7 +44,7 @@ def test_a_run_leaves_a_score_over_the_classes_of_its_data(streets: Roots, tmp_p
 
 def test_an_opened_run_scores_what_the_run_scored(streets: Roots, tmp_path: Path) -> None:
     result = run(tiny(), streets, folder=tmp_path / "run", num_workers=0)
-    opened = open_run(tmp_path / "run")
+    opened = open_model(tmp_path / "run")
     again = evaluate_dataset(opened.model, streets.open(Source("folder", "val")), scale=opened.scale, progress=False)
     assert np.array_equal(again.confusion, result.evaluation.confusion)
 
@@ -91,4 +91,4 @@ def test_a_dataset_that_was_not_given_is_asked_for(tmp_path: Path) -> None:
 
 def test_bare_weights_are_not_taken_for_a_run(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="run"):
-        open_run(tmp_path)
+        open_model(tmp_path)

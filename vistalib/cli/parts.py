@@ -1,13 +1,13 @@
-"""What the commands share: the list they register in, wrong usage, and where the datasets lie."""
+"""What the commands share: the list they register in, wrong usage, where the datasets lie, how images are shown."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
 
 if TYPE_CHECKING:  # the rooms bring torch along; `vistalib --help` does without
-    from vistalib.recipes import Dataset, Roots
+    from vistalib.recipes import Dataset, Roots, TrainedModel
 
 app = tyro.extras.SubcommandApp()
 
@@ -66,3 +66,38 @@ class OneDataset(Datasets):
 
 
 Given = Annotated[OneDataset, tyro.conf.arg(name="")]
+
+
+@dataclass(frozen=True)
+class Viewing:
+    """How an image is shown to the network."""
+
+    mode: Literal["whole", "slide"] = "whole"
+    """The whole image at once, or a window that slides over it by two thirds of its size."""
+    multi_scale: bool = False
+    """Average the probabilities over six scales and their mirror images."""
+    scale: tuple[int, int] | None = None
+    """Width and height of the box the image is resized into (default: that of the model)."""
+    crop: tuple[int, int] | None = None
+    """Height and width of the sliding window (default: half the model's box, as in training)."""
+
+    def arguments(self, trained: "TrainedModel") -> dict[str, Any]:
+        """The keyword arguments of `predict_labels` and `evaluate_dataset`."""
+        from vistalib.evaluate import MULTI_SCALES, Window
+
+        if self.crop is not None and self.mode != "slide":
+            raise UsageError(f"--crop is the size of the sliding window, got {self.crop} without one; add --mode slide")
+        if min(*(self.scale or (1, 1)), *(self.crop or (1, 1))) < 1:
+            raise UsageError(f"--scale and --crop must be at least 1 pixel, got {self.scale} and {self.crop}")
+        width, height = trained.scale
+        crop = self.crop or (max(1, height // 2), max(1, width // 2))
+        stride = (round(crop[0] * 2 / 3), round(crop[1] * 2 / 3))
+        return {
+            "scale": self.scale or trained.scale,
+            "scales": MULTI_SCALES if self.multi_scale else (1.0,),
+            "flip": self.multi_scale,
+            "window": Window(crop, stride) if self.mode == "slide" else None,
+        }
+
+
+Viewed = Annotated[Viewing, tyro.conf.arg(name="")]

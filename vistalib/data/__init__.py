@@ -17,6 +17,7 @@ from vistalib.data.maps import VISTAS_TO_CITYSCAPES, LabelMap, label_map, list_m
 from vistalib.data.sampler import Sampler
 from vistalib.data.synthetic import synthesize
 from vistalib.data.unpack import Unpacked, unpack
+from vistalib.data.video import Video, open_video, writing_video
 from vistalib.data.vistas import Vistas
 from vistalib.data.vistas_labels import VISTAS_V1_2, VISTAS_V2_0
 
@@ -38,15 +39,18 @@ __all__ = [
     "StreetDataset",
     "TrainLoader",
     "Unpacked",
+    "Video",
     "Vistas",
     "class_pixels",
     "class_places",
     "label_map",
     "list_maps",
     "normalize",
+    "open_video",
     "read_image",
     "resize",
     "resize_label",
     "synthesize",
     "unpack",
+    "writing_video",
 ]

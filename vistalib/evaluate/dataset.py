@@ -21,7 +21,7 @@ from vistalib.data.labels import TRAIN_CLASSES
 from vistalib.evaluate import confusion
 from vistalib.evaluate.confusion import ConfusionMatrix
 from vistalib.evaluate.export import new_folder, write_label_ids
-from vistalib.evaluate.inference import Window, predict_probabilities
+from vistalib.evaluate.inference import Window, mode_name, predict_probabilities
 from vistalib.progress import progress as shown
 
 
@@ -153,13 +153,8 @@ def evaluate_dataset(
         missed=counts.missed.numpy().copy(),
         images=len(dataset),
         seconds=time.perf_counter() - began,
-        mode=_mode(scales, flip, window),
+        mode=mode_name(scales, flip, window),
     )
-
-
-def _mode(scales: Sequence[float], flip: bool, window: Window | None) -> str:
-    mode = "single scale" if len(scales) == 1 else "multi-scale"
-    return mode + (" + flip" if flip else "") + (" + sliding window" if window else "")
 
 
 def plain(score: float) -> float | None:

@@ -4,8 +4,9 @@ import difflib
 
 from vistalib.recipes.recipe import DEFAULT_SPLITS, Dataset, Recipe, Roots, Source
 from vistalib.recipes.released import released_recipes
-from vistalib.recipes.run import RunResult, TrainedModel, open_run, run, same_classes
+from vistalib.recipes.run import RunResult, run, same_classes
 from vistalib.recipes.small import small_recipes
+from vistalib.recipes.trained import TrainedModel, open_model
 
 __all__ = [
     "DEFAULT_SPLITS",
@@ -17,7 +18,7 @@ __all__ = [
     "TrainedModel",
     "get_recipe",
     "list_recipes",
-    "open_run",
+    "open_model",
     "run",
     "same_classes",
 ]

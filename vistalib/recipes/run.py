@@ -51,7 +51,7 @@ def run(
     Raises `ValueError` for anything the user can repair: a dataset folder, an unknown model, a checkpoint of another model.
     """
     folder = Path(folder)
-    device = usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = usable_device(device)
     train_data, validation_data = roots.open(recipe.train), roots.open(recipe.validation)
     same_classes(train_data.classes, validation_data.classes)
     num_classes = recipe.num_classes or len(train_data.classes)
@@ -109,8 +109,10 @@ def _about(recipe: Recipe, data: Dataset, model: Segmentor, start_from: str | Pa
     }
 
 
-def usable_device(name: str) -> str:
-    """`name`, if torch can run there; a `ValueError` says what it must be."""
+def usable_device(name: str | None = None) -> str:
+    """`name`, if torch can run there, by default the GPU where there is one; a `ValueError` says what it must be."""
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # no such name; torch without CUDA
@@ -128,30 +130,3 @@ def same_classes(trained: tuple[str, ...], scored: tuple[str, ...]) -> None:
             + (f", first {first[0]!r} against {first[1]!r}" if first else "")
             + "; choose a dataset of the same classes"
         )
-
-
-@dataclass(frozen=True)
-class TrainedModel:
-    """A model with what is needed to use it: its classes, their colours, and the size it was evaluated at."""
-
-    model: Segmentor
-    classes: tuple[str, ...]
-    colors: np.ndarray[Any, np.dtype[np.uint8]]  # (C, 3) RGB
-    scale: tuple[int, int]  # (width, height)
-
-
-def open_run(path: str | Path, *, device: str = "cpu") -> TrainedModel:
-    """Open the model of a run's folder, or of one checkpoint in it, ready to predict.
-
-    Raises `ValueError` when there is no checkpoint that `run` wrote, and for a device that torch cannot use.
-    """
-    device = usable_device(device)
-    checkpoint = load_checkpoint(path)
-    about = checkpoint.state.get("about")
-    if not about:
-        raise ValueError(f"{path} must hold a checkpoint that says which recipe made it, got bare weights; give a run's folder")
-    model = create_model(about["recipe"]["model"], num_classes=about["num_classes"])
-    model.load_state_dict(checkpoint.model)
-    width, height = about["recipe"]["evaluation_scale"]
-    colors = np.asarray(about["colors"], dtype=np.uint8)
-    return TrainedModel(model.to(device).eval(), tuple(about["classes"]), colors, (width, height))

@@ -22,8 +22,8 @@ Labels: TypeAlias = NDArray[np.integer[Any]]
 def colorize(label: Labels, colors: Pixels) -> Pixels:
     """The label map (H, W) in the colours (C, 3) of its classes, (H, W, 3) uint8; labels outside the table are black."""
     table = np.vstack([np.asarray(colors, np.uint8), np.zeros((1, 3), np.uint8)])
-    label = np.asarray(label).astype(np.int64)
-    return table[np.where((label >= 0) & (label < len(colors)), label, len(colors))]  # (H, W, 3)
+    known = _known(label, len(colors))
+    return np.take(table, label if known.all() else np.where(known, label, len(colors)), axis=0)  # (H, W, 3)
 
 
 def overlay(image: Pixels, label: Labels, colors: Pixels, *, alpha: float = 0.55) -> Pixels:
@@ -31,9 +31,13 @@ def overlay(image: Pixels, label: Labels, colors: Pixels, *, alpha: float = 0.55
 
     Ignored pixels stay as they are. Raises `ValueError` when the sizes of image and label map differ.
     """
+    import cv2
+
     _check_sizes(image, label=label)
-    mixed = np.rint((1 - alpha) * image.astype(np.float32) + alpha * colorize(label, colors)).astype(np.uint8)
-    return np.where(_known(label, len(colors))[..., None], mixed, image)
+    mixed = np.asarray(cv2.addWeighted(image, 1 - alpha, colorize(label, colors), alpha, 0), np.uint8)
+    unknown = ~_known(label, len(colors))
+    mixed[unknown] = image[unknown]
+    return mixed
 
 
 def wrong_pixels(target: Labels, prediction: Labels, *, num_classes: int) -> NDArray[np.bool_]:
