@@ -123,7 +123,7 @@ def test_an_encrypted_file_is_refused(tmp_path):
 def test_a_cut_archive_is_named(tmp_path):
     archive = pack(write_vistas(tmp_path / "source"), tmp_path / "x.zip")
     archive.write_bytes(archive.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=r"x\.zip must be a whole zip archive, got: .*; download it again"):
+    with pytest.raises(ValueError, match=r"x\.zip must be a whole zip archive, got: .*; check the path or download it again"):
         unpack([archive], tmp_path / "out")
 
 

@@ -79,6 +79,38 @@ def data_unpack(archives: tyro.conf.Positional[tuple[Path, ...]], *, root: Annot
         )
 
 
+def data_import(
+    root: tyro.conf.Positional[Path],
+    *,
+    images: Path,
+    split: str = "train",
+    colors: Path | None = None,
+    classes: Path | None = None,
+    coco: Path | None = None,
+    panoptic: Path | None = None,
+) -> None:
+    """Make a folder of your own data (for --folder) of colour PNGs or of a COCO file.
+
+    Args:
+        root: Folder for the dataset: new, or one that gets another split.
+        images: Folder of the photographs.
+        split: Split to make: train, val or another name.
+        colors: Folder of label pictures, in which a colour stands for a class.
+        classes: For --colors: classes.json with the name and the colour of every class.
+        coco: COCO annotation file, instances or panoptic.
+        panoptic: For a panoptic file: folder of its PNGs.
+    """
+    from vistalib.data import import_coco, import_colors
+
+    if colors is not None and classes is not None and coco is None and panoptic is None:
+        done = import_colors(images, colors, classes, root, split=split)
+    elif coco is not None and colors is None and classes is None:
+        done = import_coco(coco, images, root, split=split, panoptic=panoptic)
+    else:
+        raise UsageError("import needs either --colors DIR with --classes FILE, or --coco FILE (with --panoptic DIR)")
+    print(f"{done.images} images in {root} ({split}), {done.left_out} left out for want of labels; use --folder {root}")
+
+
 def data_maps(name: tyro.conf.Positional[str | None] = None) -> None:
     """List the maps from one dataset's classes to others, or show one.
 
@@ -101,6 +133,7 @@ def data_maps(name: tyro.conf.Positional[str | None] = None) -> None:
 
 DataCommand = (
     Annotated[None, tyro.conf.subcommand("make", constructor=data_make)]
+    | Annotated[None, tyro.conf.subcommand("import", constructor=data_import)]
     | Annotated[None, tyro.conf.subcommand("index", constructor=data_index)]
     | Annotated[None, tyro.conf.subcommand("maps", constructor=data_maps)]
     | Annotated[None, tyro.conf.subcommand("unpack", constructor=data_unpack)]
@@ -109,4 +142,4 @@ DataCommand = (
 
 @app.command
 def data(command: Annotated[DataCommand, tyro.conf.arg(name="")]) -> None:
-    """Draw synthetic streets, unpack the real ones, count them, show the maps between classes."""
+    """Draw synthetic streets, unpack the real ones, import your own, count them, show the maps between classes."""

@@ -5,6 +5,7 @@ from vistalib.data.cityscapes import Cityscapes
 from vistalib.data.dataset import InMemory, StreetDataset
 from vistalib.data.decode import read_image
 from vistalib.data.folder import Folder
+from vistalib.data.importing import Imported, import_coco, import_colors
 from vistalib.data.index import class_pixels, class_places
 from vistalib.data.labels import (
     CITYSCAPES,
@@ -33,6 +34,7 @@ __all__ = [
     "AugmentationSettings",
     "Cityscapes",
     "Folder",
+    "Imported",
     "InMemory",
     "LabelMap",
     "Sampler",
@@ -43,6 +45,8 @@ __all__ = [
     "Vistas",
     "class_pixels",
     "class_places",
+    "import_coco",
+    "import_colors",
     "label_map",
     "list_maps",
     "normalize",

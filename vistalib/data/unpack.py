@@ -61,7 +61,7 @@ def _plan(archive: Path) -> tuple[str, list[tuple[zipfile.ZipInfo, Path]]]:
             infos = [info for info in opened.infolist() if not info.is_dir() and not info.filename.startswith("__MACOSX/")]
     except (OSError, zipfile.BadZipFile) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise ValueError(f"{archive} must be a whole zip archive, got: {reason}; download it again") from None
+        raise ValueError(f"{archive} must be a whole zip archive, got: {reason}; check the path or download it again") from None
     for info in infos:
         if reason := _unsafe(info):
             raise ValueError(f"{archive} must hold plain files of its own, got {info.filename!r}, {reason}; do not trust it")

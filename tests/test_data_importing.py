@@ -1,0 +1,184 @@
+"""Imports: colour pictures and COCO files become a folder dataset that says the same."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_helpers import SIZE, pixels, values, write_image
+from PIL import Image
+
+from vistalib.data import Folder, import_coco, import_colors
+
+COLORS = np.array([[70, 130, 180], [128, 64, 128], [0, 0, 0], [0, 0, 142]], np.uint8)
+CLASSES = {
+    "classes": [{"name": name, "color": color.tolist()} for name, color in zip(("sky", "road", "void", "car"), COLORS)],
+    "ignore": 2,
+}
+
+
+@pytest.fixture
+def painted(tmp_path) -> Path:
+    """Two photographs and their label pictures, one of them a palette PNG."""
+    (tmp_path / "classes.json").write_text(json.dumps(CLASSES))
+    for i in range(2):
+        write_image(tmp_path / "images" / f"{i}.png", pixels(i))
+    write_image(tmp_path / "colors" / "0_color.png", COLORS[values(0, range(4))])
+    palette = Image.fromarray(values(1, range(4)))
+    palette.putpalette(COLORS.ravel().tolist())
+    palette.save(tmp_path / "colors" / "1_color.png")
+    return tmp_path
+
+
+def by_colors(folder: Path, split: str = "train"):
+    return import_colors(folder / "images", folder / "colors", folder / "classes.json", folder / "own", split=split)
+
+
+def test_colours_become_classes(painted):
+    done = by_colors(painted)
+    dataset = Folder(done.root, "train")
+    assert (done.images, done.left_out, dataset.classes) == (2, 0, ("sky", "road", "car"))
+    for i in range(2):
+        image, label = dataset.read(i)
+        np.testing.assert_array_equal(image, pixels(i))
+        np.testing.assert_array_equal(label, np.array([0, 1, 255, 2])[values(i, range(4))])
+
+
+def test_an_image_without_label_is_left_out_and_counted(painted):
+    write_image(painted / "images" / "9.png", pixels(9))
+    assert by_colors(painted).left_out == 1
+
+
+def test_a_second_split_joins_the_first(painted):
+    by_colors(painted)
+    by_colors(painted, "val")
+    assert len(Folder(painted / "own", "val")) == len(Folder(painted / "own", "train")) == 2
+
+
+def test_a_split_of_other_classes_is_refused(painted):
+    by_colors(painted)
+    (painted / "classes.json").write_text(json.dumps({**CLASSES, "ignore": None}))
+    with pytest.raises(ValueError, match=r"every split of a folder must have the same classes, got others in .*own"):
+        by_colors(painted, "val")
+
+
+def test_an_unknown_colour_is_named_with_its_file(painted):
+    picture = COLORS[values(0, range(4))]
+    picture[:2, :3] = (1, 2, 3)
+    write_image(painted / "colors" / "0_color.png", picture)
+    with pytest.raises(ValueError, match=r"0_color\.png must hold only the colours of .*, got \(1, 2, 3\) at 6 pixels"):
+        by_colors(painted)
+
+
+def test_two_classes_of_one_colour_are_refused(painted):
+    same = [{"name": name, "color": [1, 2, 3]} for name in ("a", "b")]
+    (painted / "classes.json").write_text(json.dumps({"classes": same}))
+    with pytest.raises(ValueError, match=r"a colour of its own, got \(1, 2, 3\) twice"):
+        by_colors(painted)
+
+
+def test_folders_without_a_pair_are_told_apart(painted):
+    with pytest.raises(ValueError, match=r"files of the same names, got 2 images in .* and 0 PNGs in"):
+        import_colors(painted / "images", painted / "nowhere", painted / "classes.json", painted / "own", split="train")
+    assert not (painted / "own").exists()
+
+
+CATEGORIES = [{"id": 7, "name": "car"}, {"id": 3, "name": "road"}]  # by rising id: road, car
+SQUARE = [4, 2, 12, 2, 12, 10, 4, 10]  # x, y: columns 4 to 11, rows 2 to 9
+WHOLE = {"size": list(SIZE), "counts": [0, SIZE[0] * SIZE[1]]}
+
+
+def coco(folder: Path, annotations: list[dict], categories=CATEGORIES) -> Path:
+    images = [{"id": i, "file_name": f"{i}.png", "height": SIZE[0], "width": SIZE[1]} for i in range(2)]
+    for i in range(2):
+        write_image(folder / "images" / f"{i}.png", pixels(i))
+    path = folder / "instances.json"
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    return path
+
+
+def annotation(segmentation, category: int = 7, image: int = 0, number: int = 1) -> dict:
+    return {"id": number, "image_id": image, "category_id": category, "segmentation": segmentation}
+
+
+def square(value: int, around: int) -> np.ndarray:
+    label = np.full(SIZE, around, np.uint8)
+    label[2:10, 4:12] = value
+    return label
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["large first", "small first"])
+def test_what_lies_on_top_stays_visible(order, tmp_path):
+    pytest.importorskip("pycocotools")
+    path = coco(tmp_path, [annotation(WHOLE, 3), annotation([SQUARE], 7)][::order])
+    done = import_coco(path, tmp_path / "images", tmp_path / "own", split="train")
+    dataset = Folder(done.root, "train")
+    assert (done.images, done.left_out, dataset.classes) == (1, 1, ("road", "car"))
+    np.testing.assert_array_equal(dataset.read(0)[1], square(1, 0))
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["counts", "packed"])
+def test_polygons_and_run_lengths_say_the_same(packed, tmp_path):
+    mask = pytest.importorskip("pycocotools.mask")
+    runs = mask.encode(np.asfortranarray(square(1, 0)))
+    if packed:
+        shape = {"size": runs["size"], "counts": runs["counts"].decode()}
+    else:
+        flat = square(1, 0).T.ravel()
+        edges = np.flatnonzero(np.diff(flat)) + 1
+        shape = {"size": list(SIZE), "counts": np.diff([0, *edges, flat.size]).tolist()}
+    path = coco(tmp_path, [annotation(shape, image=0), annotation([SQUARE], image=1, number=2)])
+    import_coco(path, tmp_path / "images", tmp_path / "own", split="train")
+    dataset = Folder(tmp_path / "own", "train")
+    np.testing.assert_array_equal(dataset.read_label(0), square(1, 255))
+    np.testing.assert_array_equal(dataset.read_label(1), dataset.read_label(0))
+
+
+def test_panoptic_pictures_are_read_by_their_segments(tmp_path):
+    ids = np.where(square(1, 0) == 1, 300, 70_000)
+    ids[0] = 0
+    write_image(tmp_path / "panoptic" / "0.png", np.stack([ids % 256, ids // 256 % 256, ids // 65536], -1).astype(np.uint8))
+    segments = [{"id": 300, "category_id": 7}, {"id": 70_000, "category_id": 3}]
+    path = coco(tmp_path, [{"image_id": 0, "file_name": "0.png", "segments_info": segments}])
+    import_coco(path, tmp_path / "images", tmp_path / "own", split="val", panoptic=tmp_path / "panoptic")
+    expected = square(1, 0)
+    expected[0] = 255
+    np.testing.assert_array_equal(Folder(tmp_path / "own", "val").read_label(0), expected)
+
+
+def test_a_segment_that_is_not_listed_is_named(tmp_path):
+    write_image(tmp_path / "panoptic" / "0.png", np.full((*SIZE, 3), 1, np.uint8))
+    path = coco(tmp_path, [{"image_id": 0, "file_name": "0.png", "segments_info": []}])
+    with pytest.raises(ValueError, match=r"0\.png must hold only the segments .* got segment 65793"):
+        import_coco(path, tmp_path / "images", tmp_path / "own", split="val", panoptic=tmp_path / "panoptic")
+
+
+@pytest.mark.parametrize(
+    ("bad", "rule"),
+    [
+        (annotation([SQUARE], 99), r"annotation 1: category 99 is not among the categories"),
+        (annotation([[1, 2]]), r"annotation 1: the segmentation must be polygons or run lengths of 40x24 pixels"),
+        (annotation({"size": [5, 5], "counts": [0, 25]}), r"got something else \(ValueError: a mask of 5x5\)"),
+        ({"id": 1, "image_id": 0, "category_id": 7}, "annotation 1: the segmentation must be"),
+        ({"id": 1, "image_id": 0, "segments_info": []}, "is a panoptic file; give the folder of its PNGs"),
+    ],
+    ids=["category", "polygon", "size", "nothing", "panoptic"],
+)
+def test_a_wrong_annotation_is_named(bad, rule, tmp_path):
+    pytest.importorskip("pycocotools")
+    with pytest.raises(ValueError, match=rule):
+        import_coco(coco(tmp_path, [bad]), tmp_path / "images", tmp_path / "own", split="train")
+
+
+def test_a_file_that_is_not_coco_is_refused(tmp_path):
+    (tmp_path / "x.json").write_text("[1]")
+    with pytest.raises(ValueError, match=r"x\.json must be a COCO file"):
+        import_coco(tmp_path / "x.json", tmp_path, tmp_path / "own", split="train")
+
+
+def test_a_missing_image_is_named(tmp_path):
+    pytest.importorskip("pycocotools")
+    path = coco(tmp_path, [annotation([SQUARE])])
+    (tmp_path / "images" / "0.png").unlink()
+    with pytest.raises(ValueError, match=r"every label must have its image, got no file .*0\.png"):
+        import_coco(path, tmp_path / "images", tmp_path / "own", split="train")
