@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from vistalib.ops.convolution import same_convolution
+
 
 class Conv(nn.Conv2d):
     """A k x k convolution that keeps the size, without bias; of one map or of several, resized to the first one's size."""
@@ -22,13 +24,13 @@ class Conv(nn.Conv2d):
 
     def forward(self, maps: Tensor | Sequence[Tensor]) -> Tensor:
         """(N, C, H, W), or maps (N, C_i, H_i, W_i) whose channels add up to C, to (N, O, H_0, W_0)."""
-        if isinstance(maps, Tensor):
-            return super().forward(maps)
+        maps = (maps,) if isinstance(maps, Tensor) else maps
         finest, *coarser = maps
         if written_out(finest):
-            return super().forward(torch.cat([finest, *(resize(x, side(finest)) for x in coarser)], dim=1))
+            whole = torch.cat([finest, *(resize(x, side(finest)) for x in coarser)], dim=1) if coarser else finest
+            return super().forward(whole)  # (N, O, H, W)
         first, *others = torch.split(self.weight, [x.shape[1] for x in maps], dim=1)  # (O, C_i, k, k)
-        total = nn.functional.conv2d(finest, first, padding=self.padding).permute(0, 2, 3, 1)  # (N, H, W, O)
+        total = same_convolution(finest, first).permute(0, 2, 3, 1)  # (N, H, W, O)
         for x, weight in zip(coarser, others, strict=True):
             total = _add_coarse(total, x, weight)
         return total.permute(0, 3, 1, 2)  # (N, O, H, W)

@@ -125,6 +125,15 @@ def kernels(backend: str) -> ModuleType:
     return found
 
 
+def winograd() -> ModuleType | None:
+    """The module of 3 x 3 convolutions on a CPU, or None where Numba is not installed."""
+    if choose_backend("auto", "cpu") != "numba":
+        return None
+    from vistalib_kernels import winograd as module
+
+    return module
+
+
 def build_kernels(
     *, architectures: Sequence[str] | None = None, again: bool = False, say: Callable[[str], None] = print
 ) -> Any:
