@@ -53,8 +53,8 @@ class Training(Datasets):
 
     out: Path | None = None
     """Folder for the run: log, checkpoints, evaluation (default: runs/RECIPE)."""
-    start_from: Path | None = None
-    """Run folder, checkpoint or weight file to start from; what does not fit is named."""
+    start_from: str | None = None
+    """What to start from: a run folder, a weight file, a released name, an address or a Hub id; what does not fit is named."""
     resume: bool = False
     """Continue the run in OUT exactly where its last checkpoint was written."""
     device: str | None = None

@@ -35,7 +35,7 @@ def from_pretrained(source: str | Path, *, sha256: str | None = None) -> Segment
     """
     path = locate(source, sha256=sha256)
     content = read_weights(path)
-    config = _config_beside(path) or _config_of(content, source)
+    config = config_beside(path) or _config_of(content, source)
     model = create_model(config.model, config.num_classes, **config.backbone)
     report = load_weights(model, content)
     lacking = [name for name in report.missing if name.startswith("decode_head.") and not name.endswith("num_batches_tracked")]
@@ -111,7 +111,7 @@ def push_to_hub(
             ) from error
 
 
-def _config_beside(path: Path) -> ModelConfig | None:
+def config_beside(path: Path) -> ModelConfig | None:
     """The configuration beside the weights: of a saved model, or of a run, whose checkpoints carry what they are about."""
     file = model_file(path)
     if path.is_dir() and (config := file.with_name(CONFIG)).is_file():

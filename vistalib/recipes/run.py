@@ -15,10 +15,11 @@ import torch
 from vistalib.data import Augmentation, InMemory, TrainLoader
 from vistalib.evaluate import Evaluation, evaluate_dataset
 from vistalib.files import write_json
-from vistalib.models import LoadReport, Segmentor, create_model, load_weights
+from vistalib.models import LoadReport, Segmentor, create_model
 from vistalib.provenance import provenance
 from vistalib.recipes.recipe import Dataset, Recipe, Roots
-from vistalib.train import FitResult, fit, load_checkpoint
+from vistalib.recipes.start import find_start, load_start
+from vistalib.train import FitResult, fit
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,10 @@ def run(
 ) -> RunResult:
     """Train `recipe` and evaluate it.
 
-    `folder` receives the run. `start_from` is a checkpoint, a run folder or a weight file whose matching tensors the model
-    starts from. `resume` continues an interrupted run in `folder` exactly. `device` defaults to the GPU where there is one.
-    `num_workers` processes decode and crop; `in_memory` decodes each image once and keeps it, for datasets that fit.
+    `folder` receives the run. `start_from` names the weights that the model starts from (see `vistalib.models.locate`): a run,
+    a released checkpoint or backbone, a file; what does not fit is left out and named. `resume` continues an interrupted run in
+    `folder` exactly. `device` defaults to the GPU where there is one. `num_workers` processes decode and crop; `in_memory`
+    decodes each image once and keeps it, for datasets that fit.
 
     Raises `ValueError` for anything the user can repair: a dataset folder, an unknown model, a checkpoint of another model.
     """
@@ -64,12 +66,11 @@ def run(
     model = create_model(recipe.model, num_classes=num_classes)
     report = None
     if start_from is not None:
-        given = load_checkpoint(start_from)
-        report = load_weights(model, given.model)
+        start = find_start(start_from)
+        report = load_start(model, start, train_data.classes)
         print(f"{start_from}: {report}", flush=True)
-        made_by = given.state.get("about", {}).get("recipe", {}).get("name", recipe.starts_from)
-        if made_by != recipe.starts_from:
-            print(f"{recipe.name} begins with {recipe.starts_from}, and {start_from} was made by {made_by}", flush=True)
+        if start.made_by not in (None, recipe.starts_from):
+            print(f"{recipe.name} begins with {recipe.starts_from}, and {start_from} was made by {start.made_by}", flush=True)
     elif recipe.starts_from is not None and not resume:
         warnings.warn(
             f"{recipe.name} begins with the weights of {recipe.starts_from}, and none were given: it starts from random ones; "

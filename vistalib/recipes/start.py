@@ -1,0 +1,39 @@
+"""What a run starts from: the weights of another run, of a released checkpoint, or of any file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vistalib.models import RELEASED_FILES, LoadReport, Segmentor, load_weights, locate, read_weights
+from vistalib.models.fetch import CONFIG
+from vistalib.models.pretrained import config_beside
+from vistalib.train import load_checkpoint
+
+
+@dataclass(frozen=True)
+class Start:
+    """Weights, and as far as it is known the recipe or backbone that made them and the classes of their outputs."""
+
+    weights: Mapping[str, Any]
+    made_by: str | None
+    classes: tuple[str, ...]
+
+
+def find_start(source: str | Path) -> Start:
+    """The start that `source` names: a run's or a checkpoint's folder, or what `vistalib.models.locate` finds."""
+    path = locate(source)
+    if path.is_dir() and not (path / CONFIG).exists():
+        checkpoint = load_checkpoint(path)
+        about = checkpoint.state.get("about", {})
+        return Start(checkpoint.model, about.get("recipe", {}).get("name"), tuple(about.get("classes", ())))
+    if released := RELEASED_FILES.get(str(source).removesuffix(".pth")):
+        return Start(read_weights(path), released.name, released.classes)
+    config = config_beside(path)
+    return Start(read_weights(path), None, config.classes if config else ())
+
+
+def load_start(model: Segmentor, start: Start, classes: tuple[str, ...]) -> LoadReport:
+    """Load what fits into `model`; outputs that stand for `classes` take the rows of the classes whose names they share."""
+    by_name = model.num_classes == len(classes) and set(classes) & set(start.classes)
+    return load_weights(model, start.weights, classes=classes if by_name else None, their_classes=start.classes)
