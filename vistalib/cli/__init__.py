@@ -14,7 +14,7 @@ import tyro
 # Each registers its commands; `vistalib --help` lists them in this order.
 from vistalib.cli import train, evaluate, predict, models, convert, data, bench, kernels, doctor  # noqa: F401  # isort: skip
 from vistalib.cli.parts import UsageError, app
-from vistalib.cli.train import train_command
+from vistalib.cli.train import demo_command, train_command
 
 INTERRUPTED = 75  # vistalib.train.Interrupted ends with it
 
@@ -24,7 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     warnings.formatwarning = lambda message, *_, **__: f"vistalib: {message}\n"  # a sentence for users, without a line of code
     try:
-        if arguments[:1] == ["train"] and len(arguments) > 2:
+        if arguments[:1] == ["demo"]:
+            demo_command(arguments[1:])
+        elif arguments[:1] == ["train"] and len(arguments) > 2:
             train_command(arguments[1:])
         else:
             app.cli(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import tyro
 
-from vistalib.cli.parts import Given, Viewed, app
+from vistalib.cli.parts import Chosen, Given, Viewed, app
 from vistalib.files import check_writable, write_json
 
 
@@ -15,13 +15,13 @@ def evaluate(
     viewing: Viewed,
     *,
     out: Path | None = None,
-    device: str | None = None,
+    device: Chosen[str | None] = None,
     json: Path | None = None,
 ) -> None:
     """Score a trained model on a dataset: mIoU, IoU of every class, pixel accuracy.
 
     Args:
-        model: Folder that `vistalib train` wrote, weight file, released name, address or Hub id.
+        model: A run's folder, weight file, released name, address or Hub id.
         dataset: The one dataset to score on, by default its validation split.
         viewing: How an image is shown to the network.
         out: New folder for the label maps, as PNGs that the Cityscapes server accepts.

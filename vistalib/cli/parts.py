@@ -76,9 +76,9 @@ class Viewing:
     """The whole image at once, or a window that slides over it by two thirds of its size."""
     multi_scale: bool = False
     """Average the probabilities over six scales and their mirror images."""
-    scale: tuple[int, int] | None = None
+    scale: Chosen[tuple[int, int] | None] = None
     """Width and height of the box the image is resized into (default: that of the model)."""
-    crop: tuple[int, int] | None = None
+    crop: Chosen[tuple[int, int] | None] = None
     """Height and width of the sliding window (default: half the model's box, as in training)."""
 
     def arguments(self, trained: "TrainedModel") -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from vistalib.cli.parts import UsageError, Viewed, app
+from vistalib.cli.parts import Chosen, UsageError, Viewed, app
 from vistalib.cli.photographs import find_photographs
 from vistalib.files import check_writable, write_json
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:  # the rooms bring torch along; `vistalib --help` does without
 
 @app.command
 def predict(
-    photographs: tyro.conf.Positional[tuple[Path, ...]],
+    photographs: Chosen[tyro.conf.Positional[tuple[Path, ...]]],
     viewing: Viewed,
     *,
-    model: str | None = None,
+    model: Chosen[str | None] = None,
     out: Path = Path("predictions"),
-    device: str | None = None,
+    device: Chosen[str | None] = None,
     json: Path | None = None,
 ) -> None:
     """Label photographs and videos: the class of every pixel, and a picture with the classes drawn over it.
@@ -29,8 +29,7 @@ def predict(
     Args:
         photographs: Photographs, videos, and folders of them.
         viewing: How an image is shown to the network.
-        model: Folder that `vistalib train` wrote, weight file, released name, address or Hub id (default: the newest run
-            in ./runs and ./demo).
+        model: A run's folder, weight file, released name, address or Hub id (default: the newest run in ./runs and ./demo).
         out: Folder for the results: of a photograph NAME_labels.png, class indices with the classes' colours as palette, and
             NAME_overlay.jpg with a legend; of a video NAME_overlay.mp4, without sound.
         device: Where to run: cpu, cuda, cuda:1, ... (default: the GPU where there is one).

@@ -7,44 +7,47 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from vistalib.cli.parts import Datasets, UsageError, app
+from vistalib.cli.parts import Chosen, Datasets, UsageError, app
 
 if TYPE_CHECKING:  # the rooms bring torch along; `vistalib --help` does without
     from vistalib.recipes import Recipe
 
 
 @app.command
-def demo(
-    *,
-    out: Path = Path("demo"),
-    seed: int = 0,
-    data: Path | None = None,
-    vistas: tuple[int, int] = (112, 16),
-    cityscapes: tuple[int, int] = (12, 32),
-    shrink: int = 1,
-) -> None:
-    """Draw streets, pretrain, finetune, evaluate, compare, report: the whole story in ten minutes on two cores.
+def demo() -> None:
+    """Draw streets, pretrain, finetune, evaluate, compare, report: the whole story in ten minutes on two cores."""
+    demo_command([])
 
-    Args:
-        out: New folder for the runs, the record and the report; an interrupted demo goes on in it.
-        seed: Seed of the weights and of the order of the images.
-        data: Folder for the drawn streets (default: OUT/streets); streets drawn before are used again.
-        vistas: Images drawn for training and validation in the Vistas layout.
-        cityscapes: Images drawn for training and validation in the Cityscapes layout.
-        shrink: Divide every number of iterations by this, to try the machinery.
-    """
+
+def demo_command(arguments: Sequence[str]) -> None:
+    """`demo [option ...]`: the options have the defaults of `DemoSettings`, which brings torch along."""
     from vistalib.recipes.demo import DemoSettings, run_demo
     from vistalib.viz import write_report
 
-    record = run_demo(out, DemoSettings(seed, vistas, cityscapes, shrink), data=data)
-    report = write_report(out)
-    scored = [(f"{run['title']}, {found['mode']}", found) for run in record["runs"] for found in run["evaluations"]]
-    width = max(len(title) for title, _ in scored)
-    print(f"\n{'':{width}}   mIoU   pixel accuracy")
-    for title, found in scored:
-        print(f"{title:{width}}{100 * found['mean_iou']:6.1f}%{100 * found['pixel_accuracy']:16.1f}%")
-    print(f"\n{record['seconds'] / 60:.1f} minutes, {record['peak_memory_mb'] / 1000:.1f} GB of memory at most")
-    print(f"The report: {report.resolve()}")
+    def command(
+        settings: Annotated[DemoSettings, tyro.conf.arg(name="")] = DemoSettings(),  # noqa: B008  # frozen
+        *,
+        out: Path = Path("demo"),
+        data: Chosen[Path | None] = None,
+    ) -> None:
+        """Run the demo and print its scores.
+
+        Args:
+            settings: How much of everything.
+            out: New folder for the runs, the record and the report; an interrupted demo goes on in it.
+            data: Folder for the drawn streets (default: OUT/streets); streets drawn before are used again.
+        """
+        record = run_demo(out, settings, data=data)
+        report = write_report(out)
+        scored = [(f"{run['title']}, {found['mode']}", found) for run in record["runs"] for found in run["evaluations"]]
+        width = max(len(title) for title, _ in scored)
+        print(f"\n{'':{width}}   mIoU   pixel accuracy")
+        for title, found in scored:
+            print(f"{title:{width}}{100 * found['mean_iou']:6.1f}%{100 * found['pixel_accuracy']:16.1f}%")
+        print(f"\n{record['seconds'] / 60:.1f} minutes, {record['peak_memory_mb'] / 1000:.1f} GB of memory at most")
+        print(f"The report: {report.resolve()}")
+
+    tyro.cli(command, prog="vistalib demo", args=arguments, description=demo.__doc__)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from vistalib.data.labels import TRAIN_CLASSES
 from vistalib.evaluate import confusion
 from vistalib.evaluate.confusion import ConfusionMatrix
 from vistalib.evaluate.export import new_folder, write_label_ids
-from vistalib.evaluate.inference import Window, mode_name, predict_probabilities
+from vistalib.evaluate.inference import Window, mode_name, probability_bands
 from vistalib.progress import progress as shown
 
 
@@ -136,13 +136,8 @@ def evaluate_dataset(
     with new_folder(Path(export)) if export is not None else nullcontext() as folder:
         for i in indices:
             image, label = dataset.read(i)  # (H, W, 3), (H, W)
-            probabilities = predict_probabilities(model, image, scale=scale, scales=scales, flip=flip, window=window)
-            if len(probabilities) < counts.num_classes:
-                raise ValueError(
-                    f"the model must know every class of the dataset, got {len(probabilities)} outputs for "
-                    f"{counts.num_classes} classes; make the model with num_classes={counts.num_classes}"
-                )
-            prediction = probabilities.argmax(dim=0).to(torch.uint8).cpu().numpy()  # (H, W)
+            bands = probability_bands(model, image, scale=scale, scales=scales, flip=flip, window=window)
+            prediction = torch.cat([_labels(band, counts.num_classes) for band in bands]).cpu().numpy()  # (H, W)
             counts.update(prediction, label)
             if folder is not None:
                 write_label_ids(folder, dataset.name(i), prediction)
@@ -155,6 +150,16 @@ def evaluate_dataset(
         seconds=time.perf_counter() - began,
         mode=mode_name(scales, flip, window),
     )
+
+
+def _labels(probabilities: torch.Tensor, num_classes: int) -> torch.Tensor:
+    """The most probable class (rows, W) uint8 of probabilities (C, rows, W), which must have the classes of the dataset."""
+    if len(probabilities) < num_classes:
+        raise ValueError(
+            f"the model must know every class of the dataset, got {len(probabilities)} outputs for {num_classes} classes; "
+            f"make the model with num_classes={num_classes}"
+        )
+    return probabilities.argmax(dim=0).to(torch.uint8)
 
 
 def plain(score: float) -> float | None:

@@ -99,10 +99,14 @@ def run_demo(folder: str | Path, settings: DemoSettings, *, data: str | Path | N
         print(f"{stage.title}: mIoU {100 * results[stage.name].evaluation.mean_iou:.1f}%", flush=True)
     root = streets / "cityscapes"
     validation = Cityscapes(root, "val")
-    with _timed(seconds, "multi-scale evaluation"):
-        multi = {name: _multi_scale(results[name].model, validation) for name in ("finetune", "scratch_total")}
-    with _timed(seconds, "check and pictures"):
-        check = _check(results["finetune"].model, validation, ground_truth=root / "gtFine" / "val", folder=folder)
+    with _timed(seconds, "multi-scale evaluation and check"), tempfile.TemporaryDirectory(dir=folder) as scratch:
+        predictions = Path(scratch) / "predictions"
+        multi = {
+            "finetune": _multi_scale(results["finetune"].model, validation, export=predictions),
+            "scratch_total": _multi_scale(results["scratch_total"].model, validation),
+        }
+        check = scripts_check(multi["finetune"], predictions, root / "gtFine" / "val")
+    with _timed(seconds, "pictures"):
         _save_examples(folder, validation, {name: result.model for name, result in results.items() if name != "pretrain"})
         pattern = sampling_pattern(results["finetune"].model, validation, scale=small.TINY_SCALE)
         _save_arrays(folder / "sampling.npz", pattern)
@@ -177,16 +181,8 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     seconds[name] = time.monotonic() - began
 
 
-def _multi_scale(model: Segmentor, validation: Cityscapes) -> Evaluation:
-    return evaluate_dataset(model, validation, scale=small.TINY_SCALE, scales=MULTI_SCALES, flip=True)
-
-
-def _check(model: Segmentor, validation: Cityscapes, *, ground_truth: Path, folder: Path) -> dict[str, Any]:
-    """The finetuned model's label-id PNGs, scored by the benchmark's own scripts and by us."""
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        predictions = Path(scratch) / "predictions"
-        scored = evaluate_dataset(model, validation, scale=small.TINY_SCALE, export=predictions)
-        return scripts_check(scored, predictions, ground_truth)
+def _multi_scale(model: Segmentor, validation: Cityscapes, export: Path | None = None) -> Evaluation:
+    return evaluate_dataset(model, validation, scale=small.TINY_SCALE, scales=MULTI_SCALES, flip=True, export=export)
 
 
 def _save_examples(folder: Path, validation: Cityscapes, models: dict[str, Segmentor]) -> None:
