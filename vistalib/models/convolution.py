@@ -66,11 +66,16 @@ def _add_coarse(total: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     return torch.baddbmm(total.reshape(-1, width, out), columns, part).view_as(total)
 
 
+def interpolation(before: int, after: int, *, like: Tensor) -> Tensor:
+    """What each of `before` pixels in a row counts in each of `after` when the row is resized, (after, before)."""
+    each = torch.eye(before, dtype=like.dtype, device=like.device)[None]  # (1, before, before)
+    return nn.functional.interpolate(each, size=after, mode="linear", align_corners=False)[0].T
+
+
 def _resized_windows(before: int, after: int, window: int, like: Tensor) -> Tensor:
     """What each of `before` pixels counts in each of `window` points around each of `after` pixels, (after, before, window).
 
     Outside there is nothing: the row of a point beyond the edge is zero.
     """
-    each = torch.eye(before, dtype=like.dtype, device=like.device)[None]  # (1, before, before)
-    weights = nn.functional.interpolate(each, size=after, mode="linear", align_corners=False)[0].T  # (after, before)
-    return nn.functional.pad(weights, (0, 0, window // 2, window // 2)).unfold(0, window, 1)  # (after, before, window)
+    weights = nn.functional.pad(interpolation(before, after, like=like), (0, 0, window // 2, window // 2))
+    return weights.unfold(0, window, 1)  # (after, before, window)

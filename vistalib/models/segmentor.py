@@ -12,8 +12,8 @@ from vistalib.models.convolution import resize
 from vistalib.models.fcn import FCNHead
 from vistalib.models.heads import Head
 from vistalib.models.internimage import InternImage
+from vistalib.models.loss import head_loss
 
-IGNORE_INDEX = 255
 AUXILIARY_MAP = 2  # the auxiliary head reads the third map, at 1/16 of the image
 AUXILIARY_WEIGHT = 0.4
 
@@ -40,9 +40,9 @@ class Segmentor(nn.Module):
         nothing to the sum and still count in the divisor. The auxiliary loss has its weight of 0.4 inside.
         """
         maps = self.backbone(image)
-        losses = _loss("decode", self.decode_head(maps), label, weight=1.0)
+        losses = head_loss("decode", self.decode_head(maps), label, weight=1.0)
         if self.auxiliary_head is not None:
-            losses |= _loss("aux", self.auxiliary_head(maps[AUXILIARY_MAP]), label, weight=AUXILIARY_WEIGHT)
+            losses |= head_loss("aux", self.auxiliary_head(maps[AUXILIARY_MAP]), label, weight=AUXILIARY_WEIGHT)
         return losses
 
     @torch.no_grad()
@@ -64,19 +64,3 @@ class Segmentor(nn.Module):
         """The depth of each parameter for layer-wise learning-rate decay: stem 0, blocks 1..num_layers, heads one more."""
         ids = {f"backbone.{name}": depth for name, depth in self.backbone.layer_ids().items()}
         return {name: ids.get(name, self.num_layers + 1) for name, _ in self.named_parameters()}
-
-
-def _loss(name: str, logits: Tensor, label: Tensor, *, weight: float) -> dict[str, Tensor]:
-    """Loss and accuracy of one head; `logits` is (N, K, h, w), `label` is (N, H, W)."""
-    logits = resize(logits, (label.shape[1], label.shape[2]))  # (N, K, H, W)
-    logits = logits.permute(0, 2, 3, 1).flatten(0, 2)  # (N*H*W, K), a view: softmax is fastest along the last dimension
-    label = label.flatten()  # (N*H*W)
-    total = nn.functional.cross_entropy(logits, label, ignore_index=IGNORE_INDEX, reduction="sum")
-    return {f"{name}.loss_ce": weight * total / label.numel(), f"{name}.acc_seg": _accuracy(logits.detach(), label)}
-
-
-def _accuracy(logits: Tensor, label: Tensor) -> Tensor:
-    """Percent of the labelled pixels whose most likely class is right, 100 where no pixel is labelled."""
-    tiny = torch.finfo(torch.float32).eps
-    right = (logits.argmax(dim=1) == label).sum()
-    return (right + tiny) * (100 / ((label != IGNORE_INDEX).sum() + tiny))
