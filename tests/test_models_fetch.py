@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,18 @@ def test_an_address_is_fetched_once_and_kept(web: Server) -> None:
     assert (first.name, first.read_bytes()) == ("weights.pth", CONTENT)
     assert locate(f"{web.address}/weights.pth") == first
     assert len(web.asked) == asked
+
+
+def test_many_at_once_fetch_once(web: Server) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(locate, [f"{web.address}/weights.pth"] * 4))
+    assert {path.read_bytes() for path in found} == {CONTENT}
+    assert [entry[0] for entry in web.asked].count("GET") == 1
+
+
+def test_an_address_need_not_end_in_a_name(web: Server) -> None:
+    web.files["/?id=3"] = CONTENT
+    assert locate(f"{web.address}/?id=3").read_bytes() == CONTENT
 
 
 def test_a_broken_connection_is_taken_up_where_it_broke(web: Server) -> None:

@@ -1,13 +1,17 @@
 """Models saved whole and opened again, and the list of what was released."""
 
 import re
+import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
 from vistalib.data.labels import TRAIN_CLASSES
+from vistalib.evaluate import evaluate_dataset
 from vistalib.files import NotWritten, read_json, write_json
 from vistalib.models import (
     RELEASED_FILES,
@@ -150,6 +154,38 @@ def test_the_classes_of_a_released_checkpoint_come_with_its_name(tmp_path: Path,
     assert config == ModelConfig(NANO, 150, classes=TRAIN_CLASSES)
 
 
+@pytest.mark.parametrize(
+    ("options", "outputs"), [({}, 150), ({"num_classes": 19, "classes": "slice"}, 19)], ids=["as released", "sliced"]
+)
+def test_150_logits_are_scored_on_19_classes_kept_or_sliced(
+    options: dict[str, Any], outputs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A checkpoint in which an untrained logit wins everywhere: kept, every pixel is missed; sliced, road is second and wins.
+    name = "upernet_internimage_t_512x1024_160k_cityscapes"
+    state = create_model(NANO).state_dict()
+    state["decode_head.conv_seg.bias"][:] = torch.tensor([1e3, *[0.0] * 148, 2e3])
+    torch.save(to_released(state), tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    model = create_model(NANO, pretrained=name, **options).eval()
+    assert model(IMAGE).shape[1] == outputs
+
+    class Street:
+        classes, ignore_index = TRAIN_CLASSES, 255
+
+        def __len__(self) -> int:
+            return 1
+
+        def name(self, i: int) -> str:
+            return str(i)
+
+        def read(self, i: int) -> tuple[Any, Any]:
+            return np.zeros((32, 64, 3), np.uint8), np.zeros((32, 64), np.uint8)
+
+    scored = evaluate_dataset(model, Street(), scale=(64, 32), progress=False)
+    assert scored.missed.sum() == (32 * 64 if outputs == 150 else 0)
+    assert scored.confusion.sum() == (0 if outputs == 150 else 32 * 64)
+
+
 def test_a_run_opens_with_what_its_checkpoints_are_about(tmp_path: Path, model: Segmentor) -> None:
     checkpoint = tmp_path / "run" / "checkpoints" / "iter_000010"
     write_weights(checkpoint / "model.safetensors", model.state_dict())
@@ -177,13 +213,27 @@ def test_a_part_of_a_model_is_refused_by_name(model: Segmentor, tmp_path: Path, 
         from_pretrained(tmp_path / "part.pth")
 
 
-@pytest.mark.parametrize("missing", ["model", "num_classes"])
-def test_a_configuration_without_what_it_takes_is_refused(folder: Path, tmp_path: Path, missing: str) -> None:
-    write_weights(tmp_path / "model.safetensors", {})
-    config = read_json(folder / "config.json")
-    del config[missing], config["sha256"]
+@pytest.mark.parametrize("config", [{"architectures": ["InternImageModel"]}, ["no", "object"]], ids=["its own", "a list"])
+def test_the_configuration_of_another_program_does_not_keep_a_model_from_opening(
+    config: Any, model: Segmentor, tmp_path: Path
+) -> None:
+    write_weights(tmp_path / "model.safetensors", {f"model.{n}": t for n, t in to_released(model.state_dict()).items()})
     write_json(tmp_path / "config.json", config)
-    with pytest.raises(ValueError, match="must give model and num_classes, got"):
+    assert torch.equal(from_pretrained(tmp_path)(IMAGE), model(IMAGE))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"model": "upernet_internimage_q"}, "upernet_internimage_q"),
+        ({"backbone": {"experts": 8}}, "version can build.*experts"),
+    ],
+    ids=["a model", "an option"],
+)
+def test_a_configuration_of_a_newer_version_is_refused(change: dict[str, Any], said: str, folder: Path, tmp_path: Path) -> None:
+    shutil.copy(folder / "model.safetensors", tmp_path)
+    write_json(tmp_path / "config.json", read_json(folder / "config.json") | change)
+    with pytest.raises(ValueError, match=said):
         from_pretrained(tmp_path)
 
 
@@ -201,6 +251,7 @@ def test_a_released_file_has_a_place_a_hash_and_the_size_of_its_model(name: str)
     file = RELEASED_FILES[name]
     assert file.url == f"https://huggingface.co/OpenGVLab/InternImage/resolve/main/{name}.pth"
     assert re.fullmatch("[0-9a-f]{64}", file.sha256)
+    assert file.licence == "MIT"
     size = next(v.size for v in VARIANTS.values() if f"internimage_{v.size}_" in name)
     with torch.device("meta"):
         model = create_model(file.model or f"upernet_internimage_{size}")

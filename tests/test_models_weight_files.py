@@ -169,6 +169,20 @@ def test_a_file_that_is_no_dictionary_of_tensors_is_refused(content: Any, tmp_pa
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_file_without_a_suffix_is_told_by_its_content(suffix: str, tmp_path: Path) -> None:
+    write_weights(tmp_path / f"w{suffix}", TENSORS)
+    (tmp_path / f"w{suffix}").rename(tmp_path / "download")
+    assert same(read_weights(tmp_path / "download"), TENSORS)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_the_pointer_of_git_lfs_is_named(suffix: str, tmp_path: Path) -> None:
+    (tmp_path / f"w{suffix}").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+    with pytest.raises(ValueError, match="run `git lfs pull`"):
+        read_weights(tmp_path / f"w{suffix}")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99], ids=["empty", "a tenth", "half", "all but the end"])
 def test_a_file_that_was_cut_is_refused_by_name(suffix: str, share: float, tmp_path: Path) -> None:
     path = tmp_path / f"w{suffix}"

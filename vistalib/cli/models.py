@@ -16,12 +16,12 @@ image is height x width.
 
 @app.command
 def zoo(*, json: Path | None = None) -> None:
-    """List the models with their parameters and their cost beside the published ones, and the recipes.
+    """List the models with their parameters and their cost beside the published ones, the recipes, and the released weights.
 
     Args:
         json: File for the table, with the cost by kind of operation.
     """
-    from vistalib.models import list_models
+    from vistalib.models import RELEASED_FILES, list_models
     from vistalib.progress import progress
     from vistalib.recipes import list_recipes
 
@@ -36,8 +36,12 @@ def zoo(*, json: Path | None = None) -> None:
     print(f"{NOTE}\nrecipes")
     for name in list_recipes():
         print(f"  {name}")
+    print("\nreleased weights, by the name that --model, --start-from and pretrained= take")
+    for name, file in RELEASED_FILES.items():
+        print(f"  {name:58}{file.megabytes:>5} MB  {file.licence}")
     if json is not None:
-        write_json(json, {"models": rows, "recipes": list_recipes()})
+        weights = {name: {**vars(file), "url": file.url, "licence": file.licence} for name, file in RELEASED_FILES.items()}
+        write_json(json, {"models": rows, "recipes": list_recipes(), "weights": weights})
 
 
 def _row(name: str) -> dict[str, Any]:

@@ -33,10 +33,8 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
-        """From what `to_json` gave, whatever else lies beside it; `ValueError` where something is missing."""
+        """From what `to_json` gave, whatever else lies beside it."""
         known = {name: values[name] for name in (f.name for f in fields(cls)) if name in values}
-        if not {"model", "num_classes"} <= known.keys():
-            raise ValueError(f"a model's configuration must give model and num_classes, got {', '.join(values) or 'nothing'}")
         known["classes"] = tuple(known.get("classes", ()))
         known["colors"] = tuple((int(r), int(g), int(b)) for r, g, b in known.get("colors", ()))
         if scale := known.get("scale"):

@@ -14,14 +14,14 @@ from typing import Any
 from torch import Tensor
 
 from vistalib.extras import missing
-from vistalib.files import read_json, sha256, write_json, write_text
+from vistalib.files import sha256, write_json, write_text
 from vistalib.models.card import model_card
 from vistalib.models.config import ModelConfig
 from vistalib.models.fetch import CONFIG, WEIGHTS, locate
 from vistalib.models.identify import describe, models_of, num_classes_of
 from vistalib.models.released_files import RELEASED_FILES
 from vistalib.models.segmentor import Segmentor
-from vistalib.models.weight_files import find_tensors, model_file, read_weights, write_weights
+from vistalib.models.weight_files import find_tensors, json_beside, model_file, read_weights, write_weights
 from vistalib.models.weights import load_weights, under_our_names
 from vistalib.models.zoo import create_model
 
@@ -36,7 +36,10 @@ def from_pretrained(source: str | Path, *, sha256: str | None = None) -> Segment
     path = locate(source, sha256=sha256)
     content = read_weights(path)
     config = config_beside(path) or _config_of(content, source)
-    model = create_model(config.model, config.num_classes, **config.backbone)
+    try:
+        model = create_model(config.model, config.num_classes, **config.backbone)
+    except TypeError as error:
+        raise ValueError(f"{source} must be of a model that this version can build, got: {error}; get a newer one") from error
     report = load_weights(model, content)
     lacking = [name for name in report.missing if name.startswith("decode_head.") and not name.endswith("num_batches_tracked")]
     if lacking:
@@ -113,10 +116,12 @@ def push_to_hub(
 
 def config_beside(path: Path) -> ModelConfig | None:
     """The configuration beside the weights: of a saved model, or of a run, whose checkpoints carry what they are about."""
+    if not path.is_dir():
+        return None
     file = model_file(path)
-    if path.is_dir() and (config := file.with_name(CONFIG)).is_file():
-        return ModelConfig.from_json(read_json(config))
-    if path.is_dir() and (state := file.with_name("state.json")).is_file() and (about := read_json(state).get("about")):
+    if {"model", "num_classes"} <= (values := json_beside(file, CONFIG)).keys():  # other programs have a config.json too
+        return ModelConfig.from_json(values)
+    if about := json_beside(file, "state.json").get("about"):
         recipe = about["recipe"]
         return ModelConfig.from_json({**about, "model": recipe["model"], "scale": recipe["evaluation_scale"]})
     return None

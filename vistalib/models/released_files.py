@@ -12,7 +12,7 @@ head that no segmentor has. Every segmentation file has 150 logits, of which the
 from dataclasses import dataclass
 
 REPOSITORY = "OpenGVLab/InternImage"
-LICENCE = "mit"
+LICENCE = "MIT"
 TRAINED_CLASSES = (
     *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation", "terrain"),
     *("sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
@@ -36,6 +36,11 @@ class ReleasedFile:
     def url(self) -> str:
         """Where it lies."""
         return f"https://huggingface.co/{REPOSITORY}/resolve/main/{self.file}"
+
+    @property
+    def licence(self) -> str:
+        """What the Hub gives as the licence of the repository."""
+        return LICENCE
 
     @property
     def model(self) -> str | None:

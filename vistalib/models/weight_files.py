@@ -25,6 +25,7 @@ from vistalib.models.fetch import CONFIG, WEIGHTS
 
 # Keys under which training tools keep the weights; the first that is there counts. Averaged weights (EMA) come last.
 CONTAINERS = ("state_dict", "model", "module", "model_state_dict", "model_ema", "state_dict_ema")
+LFS = b"version https://git-lfs"
 WRAPPERS = ("module.", "_orig_mod.", "model.")  # what data-parallel, compiled and nested modules put before every name
 NUMPY = {"scalar": np.float64(0).__reduce__()[0], "_reconstruct": np.empty(0).__reduce__()[0]}  # by numpy's own word
 # Types of configurations and logs, by the name in the pickle, and the plain type that is made in their place.
@@ -48,7 +49,14 @@ def read_weights(path: str | Path) -> dict[str, Any]:
     """
     file = model_file(Path(path))
     _check_promise(file)
-    return _read_safetensors(file) if file.suffix == ".safetensors" else _read_pickle(file)
+    with file.open("rb") as opened:
+        start = opened.read(len(LFS))
+    if start == LFS:
+        raise ValueError(
+            f"{file} must be a file of weights, got the pointer that Git LFS keeps in its place; run `git lfs pull`"
+        )
+    # A safetensors file is told by its JSON too, since an address need not end in a suffix.
+    return _read_safetensors(file) if file.suffix == ".safetensors" or start[8:9] == b"{" else _read_pickle(file)
 
 
 @dataclass(frozen=True)
@@ -103,6 +111,13 @@ def write_weights(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
             raise missing("safetensors", "write .safetensors files") from error
         # One entry: several come in an order that changes, and the same tensors would not make the same file.
         save_file(plain, beside, metadata={"order": json.dumps(list(plain))})
+
+
+def json_beside(file: Path, name: str) -> dict[str, Any]:
+    """The JSON object in the file `name` beside `file`; empty where there is none."""
+    beside = file.with_name(name)
+    value = read_json(beside) if beside.is_file() else {}
+    return value if isinstance(value, dict) else {}
 
 
 def model_file(path: Path) -> Path:
@@ -165,12 +180,9 @@ def _what_it_holds(file: Path, error: UnpicklingError) -> str:
 
 def _check_promise(file: Path) -> None:
     """Compare a model file with the hash that its checkpoint's manifest or its configuration gives, where there is one."""
-    manifest, config = file.with_name("manifest.json"), file.with_name(CONFIG)
-    promised = None
-    if manifest.is_file():
-        promised = read_json(manifest).get(file.name, {}).get("sha256")
-    elif config.is_file() and file.name == WEIGHTS:
-        promised = read_json(config).get("sha256")
+    if file.name != WEIGHTS:
+        return
+    promised = json_beside(file, "manifest.json").get(WEIGHTS, {}).get("sha256") or json_beside(file, CONFIG).get("sha256")
     if promised is not None and (found := sha256(file)) != promised:
         raise ValueError(
             f"{file} is not what was written: its sha256 must be {promised}, got {found}; use another checkpoint, or copy or "
