@@ -116,8 +116,8 @@ class DCNv3(nn.Module):
         )  # (N, P, Q, C)
         if self.center_feature_scale:
             gate = F.linear(seen, self.center_feature_scale_proj_weight, self.center_feature_scale_proj_bias).sigmoid()
-            gate = gate.repeat_interleave(self.channels // self.groups, dim=-1)  # (N, P, Q, G) -> (N, P, Q, C)
-            output = output + gate * (value - output)
+            output, value = (split(y, self.groups, self.channels // self.groups) for y in (output, value))  # (N, P, Q, G, D)
+            output = output.lerp(value, gate[..., None]).flatten(-2)  # (N, P, Q, C)
         projected: Tensor = self.output_proj(output)
         return projected
 
