@@ -23,6 +23,14 @@ def test_index_counts_what_it_is_asked_for(tmp_path, capsys):
     assert datasets.load_from_disk(tmp_path / "index").num_rows == 3
 
 
+def test_index_draws_what_it_counted(tmp_path):
+    pytest.importorskip("datasets")
+    root = write_folder(tmp_path / "own")
+    assert main(["data", "index", "--folder", str(root), "--figures", str(tmp_path / "figures")]) == 0
+    drawn = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert drawn == {"balance.png", "map.png", "places.png", "sizes.png"}
+
+
 def test_an_index_is_not_written_over_other_files(tmp_path, capsys):
     pytest.importorskip("datasets")
     root = write_folder(tmp_path / "own")

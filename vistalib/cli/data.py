@@ -1,12 +1,15 @@
 """`vistalib data`: streets drawn and datasets counted."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from vistalib.cli.parts import Given, UsageError, app
-from vistalib.files import write_json, writing
+from vistalib.files import replacing, write_json, writing
+
+if TYPE_CHECKING:  # the rooms bring torch along; `vistalib --help` does without
+    from vistalib.recipes import Dataset
 
 
 def data_make(
@@ -37,12 +40,13 @@ def data_make(
     print(f"{sum(num_images)} images in {root}")
 
 
-def data_index(dataset: Given, *, out: Path | None = None, json: Path | None = None) -> None:
+def data_index(dataset: Given, *, out: Path | None = None, figures: Path | None = None, json: Path | None = None) -> None:
     """Count a dataset: its images, and how many of their pixels each class has.
 
     Args:
         dataset: The one dataset to count, by default its training split.
         out: New folder for the index, which `datasets.load_from_disk` opens.
+        figures: Folder for figures: class balance, sizes, where a class lives, what the map makes of the dataset's classes.
         json: File for the counts.
     """
     from vistalib.data import class_pixels
@@ -58,8 +62,27 @@ def data_index(dataset: Given, *, out: Path | None = None, json: Path | None = N
             raise UsageError(f"--out must be a new or empty folder, got {out} with files in it; choose another")
         with writing(out):
             counted.index().save_to_disk(out)
+    if figures is not None:
+        _write_figures(counted, figures)
     if json is not None:
         write_json(json, {"images": len(counted), "pixels": dict(zip(counted.classes, pixels, strict=True))})
+
+
+def _write_figures(dataset: "Dataset", folder: Path) -> None:
+    from vistalib.data import class_places, source_pixels
+    from vistalib.viz import plot_class_balance, plot_class_places, plot_image_sizes, plot_map_flow
+
+    rows = dataset.index()
+    drawn = {
+        "balance": plot_class_balance(rows["histogram"][:], dataset.classes, colors=dataset.colors),
+        "sizes": plot_image_sizes(rows["width"][:], rows["height"][:]),
+        "places": plot_class_places(class_places(dataset), dataset.classes, colors=dataset.colors),
+        "map": plot_map_flow(dataset.map, source_pixels(dataset)),
+    }
+    for name, figure in drawn.items():
+        with replacing(folder / f"{name}.png") as beside:
+            figure.savefig(beside, dpi=144)
+    print(f"{', '.join(drawn)} drawn in {folder}")
 
 
 def data_unpack(archives: tyro.conf.Positional[tuple[Path, ...]], *, root: Annotated[Path, tyro.conf.arg(name="to")]) -> None:

@@ -6,7 +6,7 @@ from vistalib.data.dataset import InMemory, StreetDataset
 from vistalib.data.decode import read_image
 from vistalib.data.folder import Folder
 from vistalib.data.importing import Imported, import_coco, import_colors
-from vistalib.data.index import class_pixels, class_places
+from vistalib.data.index import class_pixels, class_places, source_pixels
 from vistalib.data.labels import (
     CITYSCAPES,
     IGNORE_INDEX,
@@ -14,7 +14,7 @@ from vistalib.data.labels import (
     TRAIN_COLORS,
 )
 from vistalib.data.loader import TrainLoader
-from vistalib.data.maps import VISTAS_TO_CITYSCAPES, LabelMap, label_map, list_maps
+from vistalib.data.mapping import VISTAS_TO_CITYSCAPES, LabelMap, label_map, list_maps
 from vistalib.data.sampler import Sampler
 from vistalib.data.synthetic import synthesize
 from vistalib.data.unpack import Unpacked, unpack
@@ -54,6 +54,7 @@ __all__ = [
     "read_image",
     "resize",
     "resize_label",
+    "source_pixels",
     "synthesize",
     "unpack",
     "writing_video",

@@ -14,7 +14,7 @@ from pathlib import Path
 from vistalib.data.dataset import Pair, StreetDataset, files_by_stem, need_folder, pair_up, reading, split_names
 from vistalib.data.labels import CITYSCAPES, IGNORE_INDEX, TRAIN_CLASSES
 from vistalib.data.licences import show_licence
-from vistalib.data.maps import LabelMap, choose_map, native_map
+from vistalib.data.mapping import LabelMap, choose_map, native_map
 
 SPLITS = {
     "fine": ("train", "val"),

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from vistalib.data.decode import Image, Label, map_label, read_image, read_label, read_probability
 from vistalib.data.labels import IGNORE_INDEX
-from vistalib.data.maps import LabelMap
+from vistalib.data.mapping import LabelMap
 from vistalib.progress import progress
 
 if TYPE_CHECKING:
@@ -35,10 +35,12 @@ class Samples(Protocol):
 class Reading:
     """How the values that label files store become training ids; the pairs of a dataset share one, or a few.
 
-    `table` (256,): stored value -> training id, `UNKNOWN` where `names`, the source of the class names, has none.
+    `values` names the stored values, None for one that is no class; `names` is the source of these names. `table` (256,):
+    stored value -> training id, `UNKNOWN` for a value without a name.
     """
 
     table: npt.NDArray[np.uint8]
+    values: Mapping[int, str | None]
     names: str
 
 
@@ -141,7 +143,7 @@ class InMemory(StreetDataset):
 
 def reading(chosen: LabelMap, values: Mapping[int, str | None], names: str) -> Reading:
     """How labels are read under the map `chosen`, whose classes `values` and `names` are those of `LabelMap.table`."""
-    return Reading(chosen.table(values, names), names)
+    return Reading(chosen.table(values, names), values, names)
 
 
 def split_names(split: str, known: tuple[str, ...], what: str) -> list[str]:

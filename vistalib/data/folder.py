@@ -11,7 +11,7 @@ from typing import Any
 from vistalib.data.dataset import StreetDataset, files_by_stem, need_folder, pair_up, reading
 from vistalib.data.decode import UNKNOWN
 from vistalib.data.labels import IGNORE_INDEX, Color
-from vistalib.data.maps import LabelMap, choose_map, native_map
+from vistalib.data.mapping import LabelMap, choose_map, native_map
 from vistalib.files import read_json
 
 LAYOUT = "images/, labels/ and classes.json"

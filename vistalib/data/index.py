@@ -53,6 +53,18 @@ def class_pixels(dataset: StreetDataset) -> list[int]:
     return pixels
 
 
+def source_pixels(dataset: StreetDataset) -> dict[str, int]:
+    """The pixels of each class that the label files themselves have, by name, whatever the map makes of it; from the index."""
+    _library()
+    counts = np.load(_counted(dataset) / PLACES).sum((2, 3))  # (R, 256)
+    found: dict[str, int] = {}
+    for how, total in zip(_readings(dataset), counts, strict=True):
+        for value, name in how.values.items():
+            if name is not None:
+                found[name] = found.get(name, 0) + int(total[value])
+    return found
+
+
 def class_places(dataset: StreetDataset) -> NDArray[np.float64]:
     """Where in the image each class lives, (C, Y, X): the share of the pixels in a cell of a grid that are of the class.
 

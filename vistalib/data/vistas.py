@@ -12,7 +12,7 @@ from vistalib.data.dataset import Reading, StreetDataset, files_by_stem, need_fo
 from vistalib.data.decode import UNKNOWN
 from vistalib.data.labels import Color
 from vistalib.data.licences import show_licence
-from vistalib.data.maps import LabelMap, choose_map, native_map
+from vistalib.data.mapping import LabelMap, choose_map, native_map
 from vistalib.files import read_json
 
 SPLITS = ("training", "validation")

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vistalib.data.labels import TRAIN_CLASSES
-from vistalib.data.maps import label_map
+from vistalib.data.mapping import label_map
 from vistalib.data.synthetic import furniture, people, plants, vehicles
 from vistalib.data.synthetic.buildings import building, skyline
 from vistalib.data.synthetic.camera import Frame, Points

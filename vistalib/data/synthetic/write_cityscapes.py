@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from vistalib.data.labels import CITYSCAPES
-from vistalib.data.maps import VISTAS_TO_CITYSCAPES
+from vistalib.data.mapping import VISTAS_TO_CITYSCAPES
 from vistalib.data.synthetic.render import Rendering
 from vistalib.data.synthetic.styles import city
 from vistalib.data.synthetic.write_vistas import save
