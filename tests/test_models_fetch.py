@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from helpers import ROOT
@@ -49,9 +50,17 @@ def test_many_at_once_fetch_once(web: Server) -> None:
     assert [entry[0] for entry in web.asked].count("GET") == 1
 
 
-def test_an_address_need_not_end_in_a_name(web: Server) -> None:
-    web.files["/?id=3"] = CONTENT
-    assert locate(f"{web.address}/?id=3").read_bytes() == CONTENT
+@pytest.mark.parametrize(
+    "path",
+    ["/?id=3", "/" + 300 * "w" + ".pth?key=" + 300 * "k", "/a%2F..%2F..%2Fb.pth", "/%2e%2e", "/straße%20%5C.pth"],
+    ids=["no name", "long", "slashes", "dots", "odd characters"],
+)
+def test_an_address_may_end_in_anything(path: str, web: Server, tmp_path: Path) -> None:
+    address = f"{web.address}{path}"
+    web.files[quote(path, safe="/?=%&")] = CONTENT
+    found = locate(address)
+    assert found.read_bytes() == CONTENT
+    assert found.parent.parent == tmp_path / "cache" / "weights"
 
 
 def test_a_broken_connection_is_taken_up_where_it_broke(web: Server) -> None:

@@ -154,6 +154,33 @@ def test_the_classes_of_a_released_checkpoint_come_with_its_name(tmp_path: Path,
     assert config == ModelConfig(NANO, 150, classes=TRAIN_CLASSES)
 
 
+COLORS = [(1, 2, 3), (4, 5, 6), (7, 8, 9)]
+META = {"CLASSES": ("road", "sky", "car"), "PALETTE": [list(color) for color in COLORS]}
+
+
+@pytest.mark.parametrize(
+    ("meta", "classes", "colors"),
+    [
+        (META, META["CLASSES"], tuple(COLORS)),
+        ({"dataset_meta": {"classes": META["CLASSES"], "palette": META["PALETTE"]}}, META["CLASSES"], tuple(COLORS)),
+        ({"CLASSES": META["CLASSES"], "PALETTE": None}, META["CLASSES"], ()),
+        ({"CLASSES": list("abcd")}, (), ()),
+        ({"epoch": 3}, (), ()),
+    ],
+    ids=["mmseg 0", "mmseg 1", "no colours", "more than outputs", "nothing"],
+)
+def test_classes_that_mmsegmentation_wrote_beside_the_weights_are_read(
+    meta: dict[str, Any], classes: Any, colors: Any, model: Segmentor, tmp_path: Path
+) -> None:
+    torch.save({"meta": meta, "state_dict": to_released(model.state_dict())}, tmp_path / "w.pth")
+    assert from_pretrained(tmp_path / "w.pth").config == ModelConfig(NANO, 3, {}, tuple(classes), tuple(colors))
+
+
+def test_a_new_head_takes_rows_from_a_saved_model_by_the_names_saved_with_it(folder: Path, model: Segmentor) -> None:
+    other = create_model(NANO, 2, folder, classes=["tram", "sky"])
+    assert torch.equal(other.decode_head.conv_seg.weight[1], model.decode_head.conv_seg.weight[1])
+
+
 @pytest.mark.parametrize(
     ("options", "outputs"), [({}, 150), ({"num_classes": 19, "classes": "slice"}, 19)], ids=["as released", "sliced"]
 )

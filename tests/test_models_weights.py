@@ -108,6 +108,7 @@ def test_a_backbone_without_layer_scales_gives_the_same_network(prefix: str) -> 
     image = torch.rand(1, 3, 32, 32)
     assert all(torch.equal(*maps) for maps in zip(model.backbone(image), source.backbone(image), strict=True))
     assert "12 layer scales are not in the file, and are ones: the same network" in report.notes
+    assert len(report.loaded) == len(bare)
     assert report.skipped == {"conv_head.0.weight": "the model has no such parameter"}
 
 
@@ -183,6 +184,25 @@ def test_classes_that_cannot_be_matched_are_refused_and_nothing_is_loaded(option
     with pytest.raises(ValueError, match=said):
         load_weights(model, nano(5, seed=1).state_dict(), **options)
     assert same(model, nano())
+
+
+@pytest.mark.parametrize("classes", ["slice", ["road", "b", "c", "d"]], ids=["slice", "by name"])
+def test_a_head_of_another_kind_gives_no_rows_and_its_model_is_named(classes: Any) -> None:
+    source, model, fresh = nano(9, seed=1), nano(4), nano(4)
+    state = {name.replace("decode_head.ppm", "decode_head.fusion_conv"): t for name, t in source.state_dict().items()}
+    state = {name: tensor for name, tensor in state.items() if not name.startswith("auxiliary_head.")}
+    report = load_weights(model, state, classes=classes, their_classes=["road"])
+    assert same(model, source, "backbone.")
+    assert same(model, fresh, "decode_head.")
+    assert "no head like the model's is in the file: no rows of classes were taken" in report.notes
+
+
+@pytest.mark.filterwarnings("ignore:for .*a meta parameter in the current model, which is a no-op")  # nothing to copy into
+def test_a_head_of_another_model_names_that_model() -> None:
+    with torch.device("meta"):
+        upernet, segformer = create_model("upernet_internimage_l"), create_model("segformer_internimage_l")
+    report = load_weights(upernet, segformer.state_dict())
+    assert 'its head is of segformer_internimage_l: create_model("segformer_internimage_l") takes that too' in report.notes
 
 
 def test_the_classes_of_a_released_checkpoint_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

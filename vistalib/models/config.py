@@ -1,7 +1,14 @@
 """What it takes to build a model again and to read its output, as plain JSON: the `config.json` beside saved weights."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any, Self
+
+from vistalib.models.fetch import CONFIG
+from vistalib.models.weight_files import json_beside, model_file
+
+Colors = tuple[tuple[int, int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -17,7 +24,7 @@ class ModelConfig:
     num_classes: int
     backbone: dict[str, Any] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
-    colors: tuple[tuple[int, int, int], ...] = ()
+    colors: Colors = ()
     scale: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
@@ -36,7 +43,37 @@ class ModelConfig:
         """From what `to_json` gave, whatever else lies beside it."""
         known = {name: values[name] for name in (f.name for f in fields(cls)) if name in values}
         known["classes"] = tuple(known.get("classes", ()))
-        known["colors"] = tuple((int(r), int(g), int(b)) for r, g, b in known.get("colors", ()))
+        known["colors"] = _colors(known.get("colors", ()))
         if scale := known.get("scale"):
             known["scale"] = (int(scale[0]), int(scale[1]))
         return cls(**known)
+
+
+def config_beside(path: Path) -> ModelConfig | None:
+    """The configuration beside the weights: of a saved model, or of a run, whose checkpoints carry what they are about."""
+    if not path.is_dir():
+        return None
+    file = model_file(path)
+    if {"model", "num_classes"} <= (values := json_beside(file, CONFIG)).keys():  # other programs have a config.json too
+        return ModelConfig.from_json(values)
+    if about := json_beside(file, "state.json").get("about"):
+        recipe = about["recipe"]
+        return ModelConfig.from_json({**about, "model": recipe["model"], "scale": recipe["evaluation_scale"]})
+    return None
+
+
+def stated_classes(content: Mapping[str, Any], num_classes: int) -> tuple[tuple[str, ...], Colors]:
+    """The classes and colours that mmsegmentation writes beside the weights, into `meta`; none where they do not fit."""
+    meta = content.get("meta")
+    if not isinstance(meta, Mapping):
+        return (), ()
+    told = meta.get("dataset_meta") or {"classes": meta.get("CLASSES"), "palette": meta.get("PALETTE")}
+    classes = tuple(map(str, told.get("classes") or ()))
+    colors = _colors(told.get("palette") or ())
+    if len(classes) > num_classes:
+        return (), ()
+    return classes, colors if len(colors) == len(classes) else ()
+
+
+def _colors(values: Iterable[Iterable[int]]) -> Colors:
+    return tuple((int(r), int(g), int(b)) for r, g, b in values)

@@ -26,10 +26,10 @@ HUB_ID = re.compile(r"(hf://)?(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[^/:@]+))?
 def locate(source: str | Path, *, sha256: str | None = None) -> Path:
     """The file or folder on this machine that `source` names, fetched if need be.
 
-    `source` is, tried in this order: a path that exists (a weight file, a run's folder, a folder of `save_pretrained`); a
-    released name (see `RELEASED_FILES`); an address (`https://...`); or a place on the Hub: `owner/name` for a saved model,
-    `owner/name:file` for one file of a repository, either with `@revision` after the name and `hf://` before it. Downloads are
-    resumed, kept, and checked every time. `sha256`, 64 hexadecimal digits, is the hash that the file must have.
+    `source` is an address (`https://...`), a path that exists (a weight file, a run's folder, a folder of `save_pretrained`), a
+    released name (see `RELEASED_FILES`), or a place on the Hub: `owner/name` for a saved model, `owner/name:file` for one file
+    of a repository, either with `@revision` after the name and `hf://` before it. Downloads are resumed, kept, and checked
+    every time. `sha256`, 64 hexadecimal digits, is the hash that the file must have.
 
     Raises `ValueError` when there is no such thing, when it cannot be fetched, and for a file with another hash; `NotWritten`
     when the cache cannot be written.
@@ -38,14 +38,14 @@ def locate(source: str | Path, *, sha256: str | None = None) -> Path:
         raise ValueError(f"sha256 must be 64 hexadecimal digits, got {sha256!r}; `sha256sum FILE` prints them")
     expected = sha256.lower() if sha256 is not None else None
     name = str(source)
+    if name.startswith(("https://", "http://")):  # before it is taken for a path, since it may be too long for one
+        return _from_address(name, expected)
     if Path(source).exists():
         return _local(Path(source), expected)
     if isinstance(source, Path):
         raise ValueError(f"pretrained must be a file or a folder that exists, got {source}; check the path")
     if released := RELEASED_FILES.get(name.removesuffix(".pth")):
         return _from_hub(REPOSITORY, released.file, None, expected or released.sha256)
-    if name.startswith(("https://", "http://")):
-        return _from_address(name, expected)
     place = HUB_ID.fullmatch(name)
     if place and (place[1] or place["file"] or not name.endswith(SUFFIXES)):
         file = place["file"]
@@ -74,7 +74,7 @@ def _from_hub(repo: str, file: str | None, revision: str | None, expected: str |
     except ModuleNotFoundError as error:
         raise missing("huggingface-hub", "fetch weights from the Hub") from error
     source = f"hf://{repo}@{revision or 'main'}/{file or WEIGHTS}"
-    with _told(source, _hub_cache(), "HF_HOME"):
+    with _told(source if file else f"{source} ({repo} is no path on this machine)", _hub_cache(), "HF_HOME"):
         if file is not None:
             path = Path(hf_hub_download(repo, file, revision=revision))
         else:
@@ -87,7 +87,8 @@ def _from_hub(repo: str, file: str | None, revision: str | None, expected: str |
 def _from_address(url: str, expected: str | None) -> Path:
     """A file from anywhere, in our own cache."""
     slot = _slot(url)
-    path = slot / (unquote(urlsplit(url).path).rpartition("/")[2] or "weights")
+    name = re.sub(r"[^\w.-]+", "_", unquote(urlsplit(url).path).rpartition("/")[2])
+    path = slot / (name[-100:].strip(".") or "weights")
     if not path.is_file():
         try:
             import huggingface_hub  # noqa: F401  # for the two functions below

@@ -16,12 +16,12 @@ from torch import Tensor
 from vistalib.extras import missing
 from vistalib.files import sha256, write_json, write_text
 from vistalib.models.card import model_card
-from vistalib.models.config import ModelConfig
+from vistalib.models.config import ModelConfig, config_beside, stated_classes
 from vistalib.models.fetch import CONFIG, WEIGHTS, locate
 from vistalib.models.identify import describe, models_of, num_classes_of
 from vistalib.models.released_files import RELEASED_FILES
 from vistalib.models.segmentor import Segmentor
-from vistalib.models.weight_files import find_tensors, json_beside, model_file, read_weights, write_weights
+from vistalib.models.weight_files import find_tensors, read_weights, write_weights
 from vistalib.models.weights import load_weights, under_our_names
 from vistalib.models.zoo import create_model
 
@@ -114,25 +114,13 @@ def push_to_hub(
             ) from error
 
 
-def config_beside(path: Path) -> ModelConfig | None:
-    """The configuration beside the weights: of a saved model, or of a run, whose checkpoints carry what they are about."""
-    if not path.is_dir():
-        return None
-    file = model_file(path)
-    if {"model", "num_classes"} <= (values := json_beside(file, CONFIG)).keys():  # other programs have a config.json too
-        return ModelConfig.from_json(values)
-    if about := json_beside(file, "state.json").get("about"):
-        recipe = about["recipe"]
-        return ModelConfig.from_json({**about, "model": recipe["model"], "scale": recipe["evaluation_scale"]})
-    return None
-
-
 def _config_of(content: Mapping[str, Any], source: str | Path) -> ModelConfig:
-    """What can be told of bare weights: the model from the tensors, the classes from the name where it is a released one."""
+    """What can be told of bare weights: the model from the tensors, the classes from the name of a released one or the file."""
     tensors: dict[str, Tensor] = under_our_names(find_tensors(content).tensors)
     names, num_classes = models_of(tensors), num_classes_of(tensors)
     if num_classes is None or len(names) != 1:
         hint = f"; build one of {', '.join(names)} with create_model(..., pretrained=...)" if names else ""
         raise ValueError(f"{source} must hold a whole model of list_models(), got {describe(tensors)}{hint}")
     released = RELEASED_FILES.get(str(source).removesuffix(".pth"))
-    return ModelConfig(names[0], num_classes, classes=released.classes if released else ())
+    classes, colors = (released.classes, ()) if released else stated_classes(content, num_classes)
+    return ModelConfig(names[0], num_classes, classes=classes, colors=colors)

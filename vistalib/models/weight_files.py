@@ -148,8 +148,10 @@ def _read_safetensors(file: Path) -> dict[str, Any]:
 
 def _read_pickle(file: Path) -> dict[str, Any]:
     try:
-        if zipfile.is_zipfile(file) and (damaged := zipfile.ZipFile(file).testzip()):  # torch.load does not look
-            raise ValueError(f"a part with a wrong checksum, {damaged}")
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as parts:
+                if damaged := parts.testzip():  # torch.load does not look
+                    raise ValueError(f"a part with a wrong checksum, {damaged}")
         with torch.serialization.safe_globals(HARMLESS):
             content = torch.load(file, map_location="cpu", weights_only=True)
     except UnpicklingError as error:

@@ -69,12 +69,16 @@ def load_weights(
     if classes is not None:
         theirs, note = _rows_of_classes(ours, theirs, classes, their_classes)
         notes.append(note)
+    (right,) = names if len(names := models_of(theirs)) == 1 else (None,)
+    if right and head_parts(ours, "decode_head") != head_parts(theirs, "decode_head"):
+        notes.append(f"its head is of {right}: create_model({_quoted(right)}) takes that too")
     skipped = {name: why for name, tensor in theirs.items() if (why := _reason_to_skip(name, tensor, ours, theirs))}
     fitting = {name: tensor for name, tensor in theirs.items() if name not in skipped}
     types = {(t.dtype, ours[name].dtype) for name, t in fitting.items() if t.dtype != ours[name].dtype}
     notes += sorted(f"turned {str(a).removeprefix('torch.')} into {str(b).removeprefix('torch.')}" for a, b in types)
     model.load_state_dict(fitting, strict=False)
-    return LoadReport(tuple(fitting), skipped, tuple(name for name in ours if name not in fitting), tuple(notes))
+    loaded = tuple(name for name in fitting if name not in absent)
+    return LoadReport(loaded, skipped, tuple(name for name in ours if name not in fitting), tuple(notes))
 
 
 def under_our_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -113,12 +117,11 @@ def _rows_of_classes(
 ) -> tuple[dict[str, Tensor], str]:
     """`theirs` with the last convolutions cut to the classes of `ours`, and what was done in words."""
     K = ours["decode_head.conv_seg.bias"].shape[0]
-    last = [
-        name
-        for name in (f"{head}.conv_seg.{kind}" for head in HEADS for kind in ("weight", "bias"))
-        if name in ours and name in theirs and ours[name].shape[1:] == theirs[name].shape[1:]
-    ]
-    rows = min((theirs[name].shape[0] for name in last), default=0)
+    alike = [head for head in HEADS if head_parts(ours, head) and head_parts(ours, head) == head_parts(theirs, head)]
+    last = [f"{head}.conv_seg.{kind}" for head in alike for kind in ("weight", "bias")]
+    if not last:
+        return dict(theirs), "no head like the model's is in the file: no rows of classes were taken"
+    rows = min(theirs[name].shape[0] for name in last)
     if isinstance(classes, str):
         if classes != "slice" or rows < K:
             raise ValueError(
@@ -139,7 +142,7 @@ def _rows_of_classes(
     pairs = [(i, their_classes.index(name)) for i, name in enumerate(classes) if name in their_classes]
     if not pairs:
         raise ValueError(
-            f"classes and their_classes must share a name, got {some(classes)} and {some(their_classes)}; "
+            f"classes and their_classes must share a name, got {some(classes)} and {some(their_classes) or 'none'}; "
             "leave classes out to start that layer anew"
         )
     to, take = [list(rows) for rows in zip(*pairs, strict=True)]

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from vistalib.models.config import ModelConfig
+from vistalib.models.config import ModelConfig, config_beside
 from vistalib.models.fcn import FCNHead
 from vistalib.models.fetch import locate
 from vistalib.models.heads import Head
@@ -41,8 +41,8 @@ def create_model(
     whatever the data. `pretrained` is a released name, a file (.safetensors or .pth), a run's folder, an address or a place on
     the Hub (see `locate`); True is the checkpoint that `name` itself was released with. What of it was loaded, what was not and
     why is said on standard error. `classes` and `their_classes` fill the last layer of a model with other classes (see
-    `load_weights`); of a released checkpoint `their_classes` are known. `sha256` is the hash the file must have. `backbone` are
-    arguments of `InternImage` that should differ from the table, such as `drop_path_rate=0.1` or `recompute_blocks=True`.
+    `load_weights`); of released checkpoints, runs and saved models `their_classes` are known. `sha256` is the hash the file
+    must have. `backbone` are arguments of `InternImage` that should differ from the table, such as `drop_path_rate=0.1`.
 
     Raises `ValueError` for an unknown name, for weights that cannot be had, and for weights of another backbone.
     """
@@ -63,8 +63,9 @@ def create_model(
     if pretrained:
         source = name if pretrained is True else pretrained
         known = RELEASED_FILES.get(str(source).removesuffix(".pth"))
-        theirs = their_classes or (known.classes if known else ())
-        report = load_weights(model, read_weights(locate(source, sha256=sha256)), classes=classes, their_classes=theirs)
+        path = locate(source, sha256=sha256)
+        theirs = their_classes or (known or config_beside(path) or model.config).classes
+        report = load_weights(model, read_weights(path), classes=classes, their_classes=theirs)
         print(f"{source}: {report}", file=sys.stderr)
         if "decode_head.conv_seg.weight" in report.loaded:
             named = tuple(theirs[:num_classes]) if classes is None or isinstance(classes, str) else tuple(classes)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from vistalib.models import RELEASED_FILES, LoadReport, Segmentor, load_weights, locate, read_weights
+from vistalib.models.config import config_beside
 from vistalib.models.fetch import CONFIG
-from vistalib.models.pretrained import config_beside
 from vistalib.train import load_checkpoint
 
 
