@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from kernels_helpers import library
+from kernels_helpers import build_once, library
 
 from vistalib.ops import backend_status
 
@@ -17,6 +17,8 @@ def skip_unusable(backend: str) -> None:
     """End the test as skipped, with the reason that `backend_status` gives, where `backend` does not run here."""
     if backend == "cpp":
         library()
+    if backend == "cuda":
+        build_once()  # where it cannot be built, NVRTC stands in
     row = next(row for row in backend_status() if row.name == backend)
     if not row.usable:
         pytest.skip(f"backend {backend!r}: {row.reason}")

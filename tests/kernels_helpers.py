@@ -21,18 +21,26 @@ Run = Callable[..., tuple[Tensor, ...]]  # inputs, mask_is_logits, deterministic
 
 
 @cache
-def library() -> Any:
-    """What `vistalib_kernels.build` makes; skips where there is no C++ compiler."""
+def build_once() -> Exception | None:
+    """Build the library, by one of all test processes; the error where that fails."""
     from vistalib_kernels import build
 
     FOLDER.mkdir(parents=True, exist_ok=True)
     with FileLock(FOLDER / "lock"):
         try:
-            return build.build(say=lambda line: None)
+            build.build(say=lambda line: None)
         except build.BuildFailed as error:
-            if "there is no C++ compiler" in str(error):
-                pytest.skip(str(error))
-            raise
+            return error
+    return None
+
+
+def library() -> None:
+    """See that the library is there; skips where there is no C++ compiler."""
+    error = build_once()
+    if error is not None and "there is no C++ compiler" in str(error):
+        pytest.skip(str(error))
+    if error is not None:
+        raise error
 
 
 @cache

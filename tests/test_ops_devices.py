@@ -32,10 +32,16 @@ class Backend:
         return [tensor.detach().cpu() for tensor in (output, *gradients)]
 
 
-@pytest.fixture(params=[("torch", "cpu"), *GPU_PAIRS], ids="-".join)
-def kernels(request: pytest.FixtureRequest) -> Backend:
-    skip_unusable(request.param[0])
-    return Backend(*request.param)
+@pytest.fixture(params=[("torch", "cpu"), *GPU_PAIRS, *([("nvrtc", "cuda")] if GPU_PAIRS else [])], ids="-".join)
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Backend:
+    name, device = request.param
+    if name == "nvrtc":  # as "cuda" is where nothing was built
+        from vistalib_kernels import cuda, nvrtc
+
+        monkeypatch.setattr(cuda, "_kernels", lambda device: nvrtc)
+        name = "cuda"
+    skip_unusable(name)
+    return Backend(name, device)
 
 
 def definition(inputs: Inputs, **more: bool) -> tuple[Tensor, ...]:

@@ -169,9 +169,20 @@ def _launch(name: str, blocks: int, where: Tensor, *arguments: Any) -> None:
     """Run kernel `name` on the device of `where`, in the order of its current stream."""
     _values, pointers = packed(arguments)  # both must outlive the launch
     with torch.cuda.device(where.device):
+        _enter(where.device.index)
         kernel = _kernel(name, where.device.index)
         stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
         _driver(_cuda().cuLaunchKernel(kernel, blocks, 1, 1, THREADS, 1, 1, 0, stream, pointers, None), f"launch {name}")
+
+
+def _enter(device: int) -> None:
+    """Make PyTorch's context current where none is: a thread begins without one, and PyTorch may not have needed it yet."""
+    context, number = ctypes.c_void_p(), ctypes.c_int()
+    _driver(_cuda().cuCtxGetCurrent(ctypes.byref(context)), "tell its context")
+    if context.value is None:
+        _driver(_cuda().cuDeviceGet(ctypes.byref(number), device), f"find GPU {device}")
+        _driver(_cuda().cuDevicePrimaryCtxRetain(ctypes.byref(context), number), f"open GPU {device}")
+        _driver(_cuda().cuCtxSetCurrent(context), f"use GPU {device}")
 
 
 _modules: dict[tuple[str, int], ctypes.c_void_p] = {}
