@@ -1,0 +1,70 @@
+"""The ladder's record: of these sources, nothing claimed that was not measured, and instructions counted as loops run."""
+
+import json
+import sys
+
+import pytest
+from helpers import ROOT
+
+sys.path.insert(0, str(ROOT / "tools"))
+
+import ladder
+
+RECORD = json.loads(ladder.RECORD.read_text(encoding="utf-8"))
+STEPS = RECORD["steps"]
+
+# A loop of two loads and an addition; a slow path with a call before it; more behind the end.
+SASS = """
+.section	.text.kernel,"ax",@progbits
+        /*0000*/                   LDC R1, c[0x0][0x28] ;
+        /*0010*/               @P0 BRA `(.L_x_1) ;
+        /*0020*/                   MOV R2, 0x400 ;
+        /*0030*/                   CALL.REL.NOINC `(divide) ;
+.L_x_1:
+        /*0040*/                   LDG.E.U16 R4, desc[UR14][R12.64] ;
+        /*0050*/              @!P1 LDG.E.128 R8, desc[UR14][R16.64] ;
+        /*0060*/                   REDG.E.ADD.F32x4.FTZ.RN.STRONG.GPU desc[UR14][R30.64], R4 ;
+        /*0070*/                   NOP ;
+        /*0080*/               @P2 BRA `(.L_x_1) ;
+        /*0090*/                   EXIT ;
+.L_x_2:
+        /*00a0*/                   BRA `(.L_x_2) ;
+.section	.text.other,"ax",@progbits
+        /*0000*/                   EXIT ;
+"""
+
+
+def test_the_record_is_of_these_sources() -> None:
+    assert RECORD["sources"] == ladder.digest(), "kernels or steps have changed; run: python tools/ladder.py"
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: f"{step['direction']}-{step['step']}")
+def test_a_step_claims_nothing_that_is_not_known(step: dict[str, object]) -> None:
+    assert step["hypothesis"]
+    assert step["prediction"]
+    assert step["instructions"]
+    if step["measured"] is None:
+        spills = "no local memory" in str(step["prediction"]) and step["local_bytes"]
+        assert step["came_true"] is (False if spills else None)
+
+
+def test_steps_that_failed_stay() -> None:
+    assert [step["step"] for step in STEPS if step["came_true"] is False and not step["kept"]] == ["four blocks"]
+
+
+@pytest.mark.parametrize(
+    ("trip", "times", "a_thread"), [(9, 9, 9), (ladder.Strided(72), 0.75, 72 / 128)], ids=["turns", "strided"]
+)
+def test_instructions_count_as_often_as_their_loop_runs(trip: float | ladder.Strided, times: float, a_thread: float) -> None:
+    code, loops = ladder.instructions_of(SASS, "kernel")
+    assert loops == [(4, 8)]
+    cost = ladder.cost_of(code, loops, [trip], units_of_a_warp=2)
+    assert cost.instructions == (3 + 4 * times) / 2  # the slow path and what does nothing are left out
+    assert cost.load_clocks == (1 + 4) * times / 2
+    assert cost.load_bytes == 32 * (2 + 16) * a_thread / 2
+    assert cost.atomic_bytes == 32 * 16 * a_thread / 2
+
+
+def test_a_loop_nobody_expected_is_an_error() -> None:
+    with pytest.raises(AssertionError, match="look at the code again"):
+        ladder.cost_of(*ladder.instructions_of(SASS, "kernel"), [], units_of_a_warp=2)

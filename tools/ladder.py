@@ -1,0 +1,270 @@
+"""The ladder from the first GPU kernel to the last: what each step was to bring, and what the compiler made of it.
+
+    python tools/ladder.py                            # writes book/results/ladder.json, in about a minute
+
+A step has a hypothesis and a prediction, both written before it was measured; registers, instructions and bytes out of the
+machine code for sm_90; the time that follows by arithmetic; the time measured on a GPU, null until one was at hand; and
+whether the prediction came true, null until that is known. Steps that failed stay. All of it for windows of 3x3, 16 channels a
+group, in bfloat16, with the softmax inside. Needs nvcc, numba-cuda and nvdisasm (python -m pip install nvidia-cuda-nvdisasm),
+and no GPU.
+"""
+
+import argparse
+import hashlib
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import kernel_sass
+from kernel_sass import H200, ROOT, STAGES
+
+from vistalib.files import read_json, write_json
+
+RECORD = ROOT / "book" / "results" / "ladder.json"
+STEPS = Path(__file__).with_name("ladder_steps.json")  # hypotheses and predictions
+KERNELS = ROOT / "kernels" / "vistalib_kernels"
+THREADS, D, POINTS, BYTES = 128, 16, 9, 2  # of a block; channels of a group; points; bytes of a bfloat16
+CORNERS = POINTS * 4 * D  # numbers of a unit that its points read, and that a backward adds to, in float32
+WIDTHS = {"U8": 1, "U16": 2, "64": 8, "128": 16, "F32x4": 16}
+
+
+@dataclass(frozen=True)
+class Strided:
+    """A loop in which the threads of a block share `items` of them."""
+
+    items: int
+
+    @property
+    def of_a_warp(self) -> float:
+        """Times that a warp goes through it, on average."""
+        return -(-self.items // 32) / (THREADS // 32)
+
+    @property
+    def of_a_thread(self) -> float:
+        """Times that a thread does."""
+        return self.items / THREADS
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a unit, one output pixel of one group, costs."""
+
+    instructions: float  # of warps
+    load_clocks: float  # in which a multiprocessor's path to its L1 is taken: a warp's load, or 128 bytes, a clock
+    load_bytes: float
+    atomic_bytes: float
+
+
+def main() -> int:
+    """Compile every step, read its machine code, write the record, print a table."""
+    parser = argparse.ArgumentParser(description="Read the machine code of every step of the ladder.")
+    parser.add_argument("--out", type=Path, default=RECORD)
+    options = parser.parse_args()
+    nvcc, disassembler = kernel_sass.find_nvcc(), kernel_sass.find_nvdisasm()
+    if nvcc is None or disassembler is None:
+        print("nvcc and nvdisasm are needed (python -m pip install nvidia-cuda-nvdisasm)", file=sys.stderr)
+        return 1
+    with tempfile.TemporaryDirectory(prefix="vistalib-ladder-") as name:
+        steps = [made(step, nvcc, disassembler, Path(name)) for step in read_json(STEPS)]
+    write_json(options.out, {"sources": digest(), "compiler": kernel_sass.release(nvcc), "note": NOTE, "steps": steps})
+    for step in steps:
+        made_of = f"{step['registers']:5} registers{step['local_bytes']:4} local{step['instructions']:8.1f} instructions"
+        print(f"{step['direction']:9}{step['step']:12}{made_of}{step['predicted']:8.1f} us by {step['limit']}")
+    return 0
+
+
+NOTE = (
+    "instructions: of warps, for a unit (an output pixel of a group) inside the image; bytes: asked from L1, added by atomics; "
+    "microseconds: arithmetic for one call of InternImage-L at stage 1 (two images of 512x1024) on an H200 at 1.98 GHz; issue: "
+    "four instructions a clock and multiprocessor; gather: a warp's load or 128 bytes a clock; atomics: bytes at 5.5 TB/s, as "
+    "if those of a warp lay side by side; memory: every byte once at 4.3 TB/s; predicted: the largest; measured: on a GPU, or "
+    "null"
+)
+
+
+def digest() -> str:
+    """A hash of all that the record speaks of."""
+    sources = [*kernel_sass.SOURCES.glob("*.cu*"), kernel_sass.SOURCES / "dcnv3.h"]
+    files = [*KERNELS.glob("gpu_*.py"), KERNELS / "numba_cuda.py", STEPS, *sources]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(files))).hexdigest()[:16]
+
+
+def made(step: dict[str, Any], nvcc: str, disassembler: Path, place: Path) -> dict[str, Any]:
+    """A step with what the compiler made of it."""
+    step = dict(step)
+    if step["by"] == "numba":
+        found, cost = by_numba(step["direction"], step["step"], nvcc, disassembler, place)
+    else:
+        found, cost = by_cuda(step["direction"], step.pop("replaced", {}), nvcc, disassembler, place)
+    if "no local memory" in step["prediction"] and found["local_bytes"]:
+        step["came_true"] = False  # known without a GPU
+    counted = {"instructions": round(cost.instructions, 1)}
+    counted |= {"load_bytes": round(cost.load_bytes), "atomic_bytes": round(cost.atomic_bytes)}
+    limits = microseconds(step["direction"], cost)
+    limit = max(limits, key=lambda name: limits[name])
+    rest = {"measured": None, "came_true": step.pop("came_true", None)}
+    return {**step, **found, **counted, "microseconds": limits, "limit": limit, "predicted": limits[limit], **rest}
+
+
+def microseconds(direction: str, cost: Cost) -> dict[str, float]:
+    """What each part of an H200 needs for a call at stage 1."""
+    units = STAGES["1"][0]
+    a_clock = units / (H200["multiprocessors"] * H200["clock"]) * 1e6
+    points = 3 * POINTS * BYTES  # offsets and masks of a unit
+    once = 2 * D * BYTES + points if direction == "forward" else 2 * D * BYTES + 2 * points + D * (8 + BYTES)
+    limits = {
+        "issue": a_clock * cost.instructions / 4,
+        "gather": a_clock * cost.load_clocks,
+        "memory": units * once / H200["memory"] * 1e6,
+    }
+    if direction == "backward":
+        limits["atomics"] = units * cost.atomic_bytes / H200["l2"] * 1e6
+    return {name: round(time, 1) for name, time in limits.items()}
+
+
+# ---- machine code --------------------------------------------------------------------------------------------------------
+
+Loop = tuple[int, int]
+
+
+def instructions_of(text: str, symbol: str) -> tuple[list[str], list[Loop]]:
+    """The instructions of a kernel up to its first unconditional end, and its loops as (first, last), outer ones first.
+
+    What lies beyond the end are paths that are not taken: divisions of numbers beyond 32 bits, and divisions by zero.
+    """
+    part = text.split(f".section\t.text.{symbol},", 1)[1].split(".section", 1)[0]
+    labels: dict[str, int] = {}
+    code: list[str] = []
+    for line in part.splitlines():
+        if label := re.match(r"\s*\.(L_x_\d+):", line):
+            labels[label[1]] = len(code)
+        elif found := re.match(r"\s+/\*[0-9a-f]+\*/\s+(.*?)\s*;", line):
+            code.append(found[1])
+    code = code[: code.index("EXIT") + 1]
+    jumps = [(labels[to[1]], i) for i, line in enumerate(code) if (to := re.search(r"BRA\S* .*?\.(L_x_\d+)", line))]
+    return code, sorted(jump for jump in jumps if jump[0] <= jump[1])
+
+
+def cost_of(code: Sequence[str], loops: Sequence[Loop], trips: Sequence[float | Strided], units_of_a_warp: float) -> Cost:
+    """Add up the instructions, each as often as the loops around it are gone through. A block that calls is never entered."""
+    assert len(loops) == len(trips), f"the compiler made the loops {loops}, not {len(trips)} of them: look at the code again"
+    slow = calling(code, loops)
+    instructions = clocks = loads = atomics = 0.0
+    for i, line in enumerate(code):
+        parts = re.sub(r"^@!?U?P\w+\s+", "", line).split()[0].split(".")
+        if parts[0] == "NOP" or i in slow:
+            continue
+        warp = thread = 1.0
+        for (first, last), trip in zip(loops, trips):
+            if first <= i <= last:
+                warp *= trip.of_a_warp if isinstance(trip, Strided) else trip
+                thread *= trip.of_a_thread if isinstance(trip, Strided) else trip
+        width = next((WIDTHS[part] for part in parts if part in WIDTHS), 4)
+        instructions += warp
+        if parts[0] == "LDG":
+            loads += thread * 32 * width
+            clocks += warp * max(1.0, 32 * width / 128)
+        if parts[0] in ("REDG", "RED", "ATOMG"):
+            atomics += thread * 32 * width
+    return Cost(*(total / units_of_a_warp for total in (instructions, clocks, loads, atomics)))
+
+
+def calling(code: Sequence[str], loops: Iterable[Loop]) -> set[int]:
+    """Numbers of the instructions in straight pieces that end with a call."""
+    slow: set[int] = set()
+    for i, line in enumerate(code):
+        if "CALL" in line:
+            first = i
+            while first > 0 and not re.search(r"BRA|BSYNC|BSSY|CALL", code[first - 1]):
+                first -= 1
+            slow |= set(range(first, i + 1))
+    return slow
+
+
+# ---- the steps -----------------------------------------------------------------------------------------------------------
+
+
+def by_numba(direction: str, variant: str, nvcc: str, disassembler: Path, place: Path) -> tuple[dict[str, Any], Cost]:
+    """A kernel of Numba: its PTX, assembled by ptxas."""
+    import torch
+    from vistalib_kernels import numba_cuda
+    from vistalib_kernels.gpu_parts import Build
+
+    build = Build(torch.bfloat16, D, (3, 3), (1, 1), (1, 1), (1, 1), True)
+    _, units = numba_cuda.MAKERS[direction][variant](build)
+    source, code = place / "numba.ptx", place / "numba.cubin"
+    source.write_text(numba_cuda.ptx(direction, variant, build, capability=(9, 0)))
+    report = run([nvcc, "-cubin", "-arch=sm_90", "-Xptxas=-v", str(source), "-o", str(code)]).stderr
+    symbol = re.search(r"Compiling entry function '(\S+)'", report)
+    assert symbol is not None
+    instructions, loops = instructions_of(run([str(disassembler), str(code)]).stdout, symbol[1])
+    rows = units * POINTS
+    table = [Strided(rows), Strided(units)]  # its locations, its softmax
+    trips: dict[tuple[str, str], list[float | Strided]] = {
+        ("forward", "naive"): [POINTS],
+        ("forward", "shared"): [*table, Strided(units * D), POINTS / 2],  # two points in a turn
+        ("forward", "vector"): [*table, Strided(units * D * BYTES // 16), POINTS],
+        ("backward", "naive"): [POINTS, D / 2],  # two channels in a turn
+        # The gradient, by single turns, not by four; the table; dot products; the softmax's way back; adding.
+        ("backward", "shared"): [1, 0, *table, Strided(rows), Strided(rows), Strided(units * D), POINTS / 2],
+        ("backward", "vector"): [1, 0, *table, Strided(rows), Strided(rows), Strided(units * D), POINTS / 2],
+    }
+    of_a_warp = {("forward", "naive"): 32 / D}.get((direction, variant), units / (THREADS // 32))
+    cost = cost_of(instructions, loops, trips[direction, variant], of_a_warp)
+    assert direction == "forward" or cost.atomic_bytes == 4 * CORNERS, f"{variant} adds {cost.atomic_bytes} bytes"
+    once = (CORNERS + 3 * POINTS + (D if direction == "backward" else 0)) * BYTES
+    assert variant == "naive" or cost.load_bytes == once, f"{variant} reads {cost.load_bytes} bytes, not {once}"
+    return resources(report, symbol[1]), cost
+
+
+def by_cuda(
+    direction: str, replaced: dict[str, str], nvcc: str, disassembler: Path, place: Path
+) -> tuple[dict[str, Any], Cost]:
+    """A kernel of csrc/, with some text replaced for steps that were not kept."""
+    for source in kernel_sass.SOURCES.iterdir():
+        text = source.read_text()
+        for old, new in replaced.items():
+            assert source.name != "made.cuh" or text.count(old) == 1, f"not there: {old}"
+            text = text.replace(old, new)
+        (place / source.name).write_text(text)
+    code = place / "cuda.cubin"
+    compile_ = [nvcc, "-std=c++17", "-O3", "-cubin", "-arch=sm_90", "-Xptxas=-v", str(place / "dcnv3_cuda.cu"), "-o", str(code)]
+    rows = list(kernel_sass.resources(run(compile_).stderr, "90"))
+    row = next(row for row in rows if kind(row) == (direction, "bfloat16", D))
+    local = max(other["stack_bytes"] + other["spill_bytes"] for other in rows if other["kernel"] == direction)
+    run([*compile_, "-DDCNV3_COUNT"])
+    text = run([str(disassembler), str(code)]).stdout
+    cost = cost_of(*instructions_of(text, row["symbol"]), [], 32 * 16 / (D * BYTES))
+    assert direction == "forward" or cost.atomic_bytes == 4 * CORNERS, f"it adds {cost.atomic_bytes} bytes"
+    return {"registers": row["registers"], "shared_bytes": row["shared_bytes"], "local_bytes": local}, cost
+
+
+def kind(row: dict[str, Any]) -> tuple[str, str, int]:
+    """Which kernel a row of ptxas's report is about."""
+    return row["kernel"], row["dtype"], row["channels"]
+
+
+def resources(report: str, symbol: str) -> dict[str, Any]:
+    """Registers, shared and local bytes out of ptxas's report."""
+    part = report.split(f"Compiling entry function '{symbol}'")[1]
+    registers, shared = re.search(r"Used (\d+) registers", part), re.search(r"(\d+) bytes smem", part)
+    local = sum(int(size) for size in re.findall(r"(\d+) bytes (?:stack frame|spill stores|spill loads)", part)[:3])
+    assert registers is not None
+    return {"registers": int(registers[1]), "shared_bytes": int(shared[1]) if shared else 0, "local_bytes": local}
+
+
+def run(command: list[str]) -> "subprocess.CompletedProcess[str]":
+    """Run a tool; ends with what it said where it fails."""
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
+    return done
+
+
+if __name__ == "__main__":
+    sys.exit(main())
