@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from data_helpers import SIZE, write_auto, write_cityscapes, write_folder, write_label, write_vistas
 
-from vistalib.data import Cityscapes, Folder, StreetDataset, Vistas, class_pixels, class_places
+from vistalib.data import Cityscapes, Folder, StreetDataset, Vistas, class_pixels, class_places, source_pixels
 
 
 @pytest.fixture
@@ -84,6 +84,14 @@ def test_another_threshold_makes_another_index(tmp_path, monkeypatch):
     root = write_auto(tmp_path)
     least = [Cityscapes(root, "train_extra", "auto", min_probability=p).index()[0]["histogram"][-1] for p in (0.0, 0.5, 0.9)]
     assert least == sorted(set(least))
+
+
+def test_the_classes_of_the_files_are_counted_whatever_the_map(tmp_path, monkeypatch):
+    pytest.importorskip("datasets")
+    monkeypatch.setenv("VISTALIB_CACHE", str(tmp_path / "cache"))
+    dataset = Vistas(write_vistas(tmp_path / "vistas"), "training+validation")
+    counts = np.bincount(np.stack([dataset.read_values(i) for i in range(len(dataset))]).ravel(), minlength=66)
+    assert list(source_pixels(dataset).values()) == counts.tolist()
 
 
 def test_places_say_where_a_class_lives(dataset):
