@@ -233,7 +233,18 @@ def test_a_vistas_configuration_without_a_mapped_class_is_refused(tmp_path):
         Vistas(tmp_path, "training")
 
 
-@pytest.mark.parametrize("text", ["[]", '{"labels": [1]}'], ids=["list", "numbers"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        '{"labels": [1]}',
+        '{"labels": []}',
+        '{"labels": [{"name": "a"}, {"name": "a"}]}',
+        '{"labels": [{"name": "a", "color": [0, 0, 300]}]}',
+        '{"labels": [{"name": "a", "color": [0, 0]}]}',
+    ],
+    ids=["list", "numbers", "none", "twice", "colour range", "colour length"],
+)
 def test_a_vistas_configuration_of_another_form_is_refused(text, tmp_path):
     (write_vistas(tmp_path) / "config_v1.2.json").write_text(text)
     with pytest.raises(ValueError, match="restore the original"):

@@ -132,6 +132,12 @@ def test_a_misspelt_class_is_named_with_the_one_it_may_mean(tmp_path) -> None:
         Vistas(root, "training", map=write(tmp_path, OWN.replace("nature--sky", "nature--sly")))
 
 
+def test_a_map_that_was_mended_is_read_again(tmp_path) -> None:
+    path = write(tmp_path, OWN.replace("nature--water: ignore", "nature--water: sky"))
+    assert label_map(path).targets["nature--water"] == "sky"
+    assert label_map(write(tmp_path, OWN)).targets["nature--water"] is None
+
+
 def test_an_unknown_map_is_answered_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"released, cvrn, ocr, vistalib, native, .*; did you mean released\?"):
         label_map("relased")

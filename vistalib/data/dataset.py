@@ -101,7 +101,8 @@ class StreetDataset:
         values = read_label(pair.label)
         if pair.probability is not None:
             probability = read_probability(pair.probability, values.shape)
-            values[probability < self.min_probability * 255] = IGNORE_INDEX
+            unsure = np.arange(256) / 255 < self.min_probability
+            values[unsure[probability]] = IGNORE_INDEX
         return values
 
     def read_label(self, i: int) -> Label:

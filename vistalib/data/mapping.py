@@ -14,7 +14,6 @@ Letters: C classes that are trained.
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ IGNORE = "ignore"
 KEYS = {"about", "source", "labels", "classes", "map"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LabelMap:
     """Which class of a dataset is trained as which; made by `label_map` or `native_map`.
 
@@ -105,7 +104,6 @@ def choose_map(chosen: str | Path | LabelMap | None, *, native: LabelMap, defaul
     return native if chosen == NATIVE else label_map(chosen)
 
 
-@cache
 def _read(path: Path) -> LabelMap:
     try:
         content = _load(path.read_text(encoding="utf-8"))

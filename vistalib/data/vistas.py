@@ -7,8 +7,9 @@ Layout: `{training,validation}/images/*.jpg`; labels in `{training,validation}/v
 """
 
 from pathlib import Path
+from typing import Any
 
-from vistalib.data.dataset import Reading, StreetDataset, files_by_stem, need_folder, pair_up, reading, split_names
+from vistalib.data.dataset import StreetDataset, files_by_stem, need_folder, pair_up, reading, split_names
 from vistalib.data.decode import UNKNOWN
 from vistalib.data.labels import Color
 from vistalib.data.licences import show_licence
@@ -50,7 +51,7 @@ class Vistas(StreetDataset):
         config = next((path for path in _configs(root, self.version) if path.is_file()), _configs(root, self.version)[0])
         entries = _classes(config)
         self.map = choose_map(map, native=native_map(entries), default=default)
-        how: Reading = reading(self.map, {value: name for value, (name, _, _) in enumerate(entries)}, str(config))
+        how = reading(self.map, {value: name for value, (name, _, _) in enumerate(entries)}, str(config))
         super().__init__(
             [
                 pair
@@ -77,12 +78,8 @@ def _classes(config: Path) -> list[tuple[str, Color, bool]]:
     """Name, colour and whether it is scored of every class, in the order of the label values."""
     content = read_json(config)
     try:
-        entries = [
-            (str(label["name"]), tuple(label.get("color", (0, 0, 0))), bool(label.get("evaluate", True)))
-            for label in content["labels"]
-        ]
-        names = [name for name, _, _ in entries]
-        if not 0 < len(entries) < UNKNOWN or len(set(names)) < len(names) or any(len(color) != 3 for _, color, _ in entries):
+        entries = [_entry(label) for label in content["labels"]]
+        if not 0 < len(entries) < UNKNOWN or len({name for name, _, _ in entries}) < len(entries):
             raise ValueError
     except (AttributeError, KeyError, TypeError, ValueError):
         raise ValueError(
@@ -90,3 +87,10 @@ def _classes(config: Path) -> list[tuple[str, Color, bool]]:
             "JSON; restore the original file"
         ) from None
     return entries
+
+
+def _entry(label: dict[str, Any]) -> tuple[str, Color, bool]:
+    red, green, blue = label.get("color", (0, 0, 0))
+    if not all(type(value) is int and 0 <= value <= 255 for value in (red, green, blue)):
+        raise ValueError
+    return str(label["name"]), (red, green, blue), bool(label.get("evaluate", True))

@@ -81,11 +81,9 @@ def plot_image_sizes(widths: ArrayLike, heights: ArrayLike) -> "Figure":
         left.scatter(*sizes.T, s=area, color=RIGHT, alpha=0.55, edgecolor=PAPER, linewidth=0.8, zorder=2)
         left.set(xlim=(0, reach[0]), ylim=(0, reach[1]), xlabel="width, pixels", ylabel="height, pixels")
         left.set_title(f"{len(mega):,} images of {len(sizes):,} size{'s' * (len(sizes) > 1)}")
-        several = len(np.unique(mega)) > 1
-        seaborn.histplot(
-            x=mega, bins=min(24, math.ceil(math.sqrt(len(mega)))) if several else 1, color=RIGHT, alpha=0.85, ax=right
-        )
-        right.set(xlabel=f"{np.median(mega):.3g} in the middle", ylabel="images", title="Megapixels")
+        bins: Any = min(24, math.ceil(math.sqrt(len(mega)))) if np.ptp(mega) > 0 else [0.9 * mega[0], 1.1 * mega[0]]
+        seaborn.histplot(x=mega, bins=bins, color=RIGHT, alpha=0.85, ax=right)
+        right.set(xlabel=f"megapixels (median {np.median(mega):.3g})", ylabel="images", title="Megapixels")
         right.yaxis.get_major_locator().set_params(integer=True)
         right.grid(visible=False, axis="x")
     return figure

@@ -69,7 +69,8 @@ def plot_map_flow(chosen: "LabelMap", pixels: Mapping[str, int]) -> "Figure":
         axes.set(xlim=(0, 1), ylim=(lost.bottom, -0.05))
         axes.set_axis_off()
         for group in groups:
-            _draw_group(axes, group, colors[group.target])
+            if group.target is not None or group.bands or group.absent:
+                _draw_group(axes, group, colors[group.target])
         axes.set_title(
             f"{len(pixels)} classes become {len(chosen.classes)} under the map {chosen.name!r}: "
             f"{len(lost.bands) + lost.absent} classes with {100 * ignored:.1f}% of the pixels are ignored"
@@ -90,7 +91,7 @@ def _groups(chosen: "LabelMap", pixels: Mapping[str, int]) -> list[_Group]:
             bands.append(_Band(name, pixels[name] / total, top, max(LINE, height), height))
             top += bands[-1].slot
         absent = len(names) - len(bands)
-        top += LINE if absent or not names else 0
+        top += LINE if absent or not (names or target is None) else 0
         groups.append(_Group(target, tuple(bands), absent, start, top))
         top += GAP
     return groups
