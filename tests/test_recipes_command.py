@@ -1,10 +1,34 @@
-"""`vistalib train`: what its options do before anything is trained."""
+"""`vistalib train`: what its options do, in one process and under torchrun."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+from tests.data_helpers import pixels, values, write_folder, write_image, write_label
+from tests.helpers import ROOT
 from vistalib.cli import main
+from vistalib.files import read_json
+from vistalib.train import load_checkpoint, read_log
 
 OWN = "upernet_internimage_nano_192x256_3k_folder"
+TINY = [
+    *("--batch-size", "4", "--evaluation-scale", "64", "64", "--workers", "0", "--device", "cpu"),
+    *("--settings.iterations", "3", "--settings.warmup-iters", "0", "--settings.log-every", "1"),
+    *("--augmentation.scale", "64", "64", "--augmentation.crop", "64", "64"),
+]
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = write_folder(tmp_path_factory.mktemp("own") / "streets")
+    for i in range(3):
+        write_image(root / "images" / "val" / f"{i}.png", pixels(60 + i))
+        write_label(root / "labels" / "val" / f"{i}.png", values(60 + i, range(4)))
+    return root
 
 
 def test_every_value_of_a_recipe_is_printed_as_an_option_that_is_understood(capsys: pytest.CaptureFixture[str]) -> None:
@@ -14,3 +38,49 @@ def test_every_value_of_a_recipe_is_printed_as_an_option_that_is_understood(caps
     assert "--augmentation.no-photometric" in printed
     assert main(["train", OWN, *printed.split(), "--print"]) == 0
     assert capsys.readouterr().out == printed
+
+
+def test_accumulating_says_what_batch_norm_makes_of_it(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", OWN, "--folder", str(own), "--out", str(tmp_path / "run"), "--accumulate", "2", *TINY]) == 0
+    assert "statistics from 2 images at a time instead of 4" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--accumulate", "3"], "batch_size=4 for 1 x 3; try accumulate=2"),
+        (["--accumulate", "4"], "one image for batch norm.*try accumulate=2, or frozen_statistics"),
+        (["--settings.frozen-statistics"], "have seen images.*start from a checkpoint with the same heads"),
+        (["--settings.frozen", "backbones"], "got 'backbones'; try one of backbone, decode_head, auxiliary_head"),
+    ],
+    ids=["pieces that do not divide", "one image for batch norm", "statistics of nothing", "no such part"],
+)
+def test_what_cannot_work_is_refused_with_what_can(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str
+) -> None:
+    assert main(["train", OWN, "--folder", str(own), "--out", str(tmp_path / "run"), *TINY, *options]) == 1
+    assert re.search(said, capsys.readouterr().err)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_torchrun_trains_one_run_on_two_processes(own: Path, tmp_path: Path) -> None:
+    run = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "vistalib"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")])}
+    done = subprocess.run(
+        [sys.executable, *run, "train", OWN, "--folder", str(own), "--out", str(tmp_path / "two"), *TINY],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("mIoU") == 1
+    assert [line["iteration"] for line in read_log(tmp_path / "two") if line["kind"] == "train"] == [1, 2, 3]
+    assert read_json(tmp_path / "two" / "evaluation.json")["images"] == 3
+    assert main(["train", OWN, "--folder", str(own), "--out", str(tmp_path / "one"), *TINY]) == 0
+    one, two = (load_checkpoint(tmp_path / name).model for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    # The first loss differs by dropout and drop path alone, whose draws are another rank's.
+    first, second = (read_log(tmp_path / name)[0]["loss"] for name in ("one", "two"))
+    assert first == pytest.approx(second, rel=0.05)

@@ -38,8 +38,15 @@ class Tiny(nn.Module):
         return {name: 2 if name.startswith("head") else 0 for name, _ in self.named_parameters()}
 
 
+def plain() -> Tiny:
+    """A model without batch norm and dropout, whose loss is the same for any number of ranks."""
+    model = tiny()
+    model.norm, model.drop = nn.GroupNorm(2, 8), nn.Identity()  # type: ignore[assignment]
+    return model
+
+
 class Noise:
-    """A loader whose batch of iteration i is a function of i; `spoil` is an iteration whose image is not finite."""
+    """A loader whose batch of iteration i is a function of i; `spoil` is an iteration whose first image is not finite."""
 
     def __init__(self, *, batch_size: int = 2, spoil: int | None = None) -> None:
         self.batch_size, self.spoil = batch_size, spoil

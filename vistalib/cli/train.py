@@ -1,7 +1,8 @@
 """`vistalib demo` and `vistalib train`."""
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,6 +65,8 @@ class Training(Datasets):
     """Where to run: cpu, cuda, cuda:1, ... (default: the GPU where there is one)."""
     workers: int = 2
     """Processes that decode and crop."""
+    accumulate: int | None = None
+    """Pieces into which each rank cuts its share of a batch, where memory is short (default: the recipe's, 1)."""
     in_memory: bool = False
     """Decode every image once and keep it, for datasets that fit into memory."""
     print: bool = False
@@ -73,6 +76,8 @@ class Training(Datasets):
 def _train(recipe: "Recipe", training: Training) -> None:
     from vistalib.recipes import run
 
+    if training.accumulate is not None:
+        recipe = replace(recipe, settings=replace(recipe.settings, accumulate=training.accumulate))
     if training.print:
         options = recipe.options()
         width = max(len(option) for option, _ in options)
@@ -89,8 +94,9 @@ def _train(recipe: "Recipe", training: Training) -> None:
         num_workers=training.workers,
         in_memory=training.in_memory,
     )
-    scored = result.evaluation
-    print(f"mIoU {100 * scored.mean_iou:.2f}%, pixel accuracy {100 * scored.pixel_accuracy:.2f}%; the run lies in {out}")
+    if os.environ.get("RANK", "0") == "0":  # torchrun starts several processes: one of them speaks
+        scored = result.evaluation
+        print(f"mIoU {100 * scored.mean_iou:.2f}%, pixel accuracy {100 * scored.pixel_accuracy:.2f}%; the run lies in {out}")
 
 
 @app.command

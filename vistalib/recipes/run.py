@@ -15,11 +15,11 @@ import torch
 from vistalib.data import Augmentation, InMemory, TrainLoader
 from vistalib.evaluate import Evaluation, evaluate_dataset
 from vistalib.files import write_json
-from vistalib.models import LoadReport, Segmentor, create_model
+from vistalib.models import LoadReport, Segmentor, UPerHead, create_model, locate, synchronize_batch_norm
 from vistalib.provenance import provenance
 from vistalib.recipes.recipe import Dataset, Recipe, Roots
 from vistalib.recipes.start import find_start, load_start
-from vistalib.train import FitResult, fit
+from vistalib.train import FitResult, by_first, fit, process_group, rank, world_size
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,35 @@ def run(
     `folder` exactly. `device` defaults to the GPU where there is one. `num_workers` processes decode and crop; `in_memory`
     decodes each image once and keeps it, for datasets that fit.
 
+    Under `torchrun` every process calls this: each trains on its slices of the same batches and takes its share of the
+    evaluation; batch norm sees the images of all. The folder must be one that all of them see.
+
     Raises `ValueError` for anything the user can repair: a dataset folder, an unknown model, a checkpoint of another model.
     """
-    folder = Path(folder)
-    device = usable_device(device)
+    with process_group(device or usable_device()) as own:
+        return _run(
+            recipe,
+            roots,
+            folder=Path(folder),
+            start_from=start_from,
+            resume=resume,
+            device=usable_device(own),
+            num_workers=num_workers,
+            in_memory=in_memory,
+        )
+
+
+def _run(
+    recipe: Recipe,
+    roots: Roots,
+    *,
+    folder: Path,
+    start_from: str | Path | None,
+    resume: bool,
+    device: str,
+    num_workers: int,
+    in_memory: bool,
+) -> RunResult:
     train_data, validation_data = roots.open(recipe.train), roots.open(recipe.validation)
     same_classes(train_data.classes, validation_data.classes)
     num_classes = recipe.num_classes or len(train_data.classes)
@@ -66,29 +91,35 @@ def run(
     model = create_model(recipe.model, num_classes=num_classes)
     report = None
     if start_from is not None:
+        by_first(lambda: locate(start_from))  # what has to be fetched is fetched by one
         start = find_start(start_from)
         report = load_start(model, start, train_data.classes)
-        print(f"{start_from}: {report}", flush=True)
+        _say(f"{start_from}: {report}")
         if start.made_by not in (None, recipe.starts_from):
-            print(f"{recipe.name} begins with {recipe.starts_from}, and {start_from} was made by {start.made_by}", flush=True)
-    elif recipe.starts_from is not None and not resume:
+            _say(f"{recipe.name} begins with {recipe.starts_from}, and {start_from} was made by {start.made_by}")
+    elif recipe.starts_from is not None and not resume and rank() == 0:
         warnings.warn(
             f"{recipe.name} begins with the weights of {recipe.starts_from}, and none were given: it starts from random ones; "
             "give them with start_from (--start-from on the command line)",
-            stacklevel=2,
+            stacklevel=3,
         )
+    _check_batch(recipe, model)
+    synchronize_batch_norm(model.to(device))
     loader = TrainLoader(
         InMemory(train_data) if in_memory else train_data,
         Augmentation(recipe.augmentation),
         batch_size=recipe.batch_size,
         seed=recipe.settings.seed,
         num_workers=num_workers,
+        rank=rank(),
+        world_size=world_size(),
     )
     evaluations: list[Evaluation] = []
 
     def evaluate(trained: torch.nn.Module) -> dict[str, Any]:
         evaluations.append(evaluate_dataset(trained, validation_data, scale=recipe.evaluation_scale, device=device))
-        write_json(folder / "evaluation.json", evaluations[-1].to_json())
+        if rank() == 0:
+            write_json(folder / "evaluation.json", evaluations[-1].to_json())
         return {name: value for name, value in evaluations[-1].to_json().items() if name != "confusion"}
 
     about = _about(recipe, train_data, model, start_from)
@@ -96,6 +127,34 @@ def run(
     if not evaluations:  # a finished run that was resumed: nothing was left to train
         evaluate(model)
     return RunResult(model, result, evaluations[-1], report)
+
+
+def _check_batch(recipe: Recipe, model: Segmentor) -> None:
+    """Refuse a batch that cannot be shared out, and say what batch norm makes of the pieces."""
+    ranks, pieces = world_size(), recipe.settings.accumulate
+    if recipe.batch_size % (ranks * pieces):
+        possible = [n for n in range(1, recipe.batch_size + 1) if recipe.batch_size % (ranks * n) == 0]
+        raise ValueError(
+            f"batch_size must be a multiple of ranks x accumulate, got batch_size={recipe.batch_size} for {ranks} x {pieces}; "
+            + (f"try accumulate={max(n for n in possible if n <= pieces)}" if possible else f"try batch_size={ranks * pieces}")
+        )
+    if pieces == 1 or recipe.settings.frozen_statistics:
+        return
+    images = recipe.batch_size // pieces
+    if images == 1 and isinstance(model.decode_head, UPerHead):
+        raise ValueError(
+            f"accumulate={pieces} leaves one image for batch norm, and UperNet's pooling to one pixel a single value, which "
+            f"varies in nothing; try accumulate={pieces // 2}, or frozen_statistics with a checkpoint of the same heads"
+        )
+    _say(
+        f"accumulate={pieces}: batch norm takes its statistics from {images} images at a time instead of {recipe.batch_size}, "
+        f"and its running averages move {pieces} times a step; frozen_statistics keeps those of the checkpoint instead"
+    )
+
+
+def _say(text: str) -> None:
+    if rank() == 0:
+        print(text, flush=True)
 
 
 def _about(recipe: Recipe, data: Dataset, model: Segmentor, start_from: str | Path | None) -> dict[str, Any]:

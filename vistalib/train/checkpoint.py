@@ -27,6 +27,7 @@ from vistalib.files import replacing, write_json
 CHECKPOINTS, INDEX = "checkpoints", "index.json"
 MODEL, OPTIMIZER, STATE, MANIFEST = "model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"
 NAME = re.compile(r"iter_(\d{6,})")
+Tensors = dict[str, Tensor]
 
 
 class DamagedCheckpoint(ValueError):
@@ -71,7 +72,7 @@ def save_checkpoint(
     parent: Path, iteration: int, *, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], state: Mapping[str, Any]
 ) -> Path:
     """Write `parent/iter_<iteration>` and return it. Raises `OSError` with what to do, leaving nothing half-written behind."""
-    target = parent / f"iter_{iteration:06d}"
+    target = parent / name_of(iteration)
     beside = None
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -122,6 +123,11 @@ def checkpoints(parent: Path) -> list[Path]:
     return sorted((path for path in found if path.is_dir() and NAME.fullmatch(path.name)), key=iteration_of)
 
 
+def name_of(iteration: int) -> str:
+    """The name of the checkpoint of that many finished iterations."""
+    return f"iter_{iteration:06d}"
+
+
 def iteration_of(folder: Path) -> int:
     """How many iterations were finished when the checkpoint was written, by its name."""
     match = NAME.fullmatch(folder.name)
@@ -165,6 +171,12 @@ def keep_only(parent: Path, keep: int, *, best: Path | None, best_mean_iou: floa
             shutil.rmtree(folder)
 
 
+def tidy(parent: Path) -> Path | None:
+    """Remove what a killed process left in `parent`, set damaged checkpoints aside, and give the newest whole one."""
+    remove_unfinished(parent)
+    return newest_whole(parent, set_aside=True)
+
+
 def remove_unfinished(parent: Path) -> None:
     """Remove what a killed process left half-written in `parent`; only for the holder of the run's lock."""
     for path in parent.glob(".*"):
@@ -172,6 +184,11 @@ def remove_unfinished(parent: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
+
+
+def snapshot(tensors: Mapping[str, Tensor]) -> Tensors:
+    """Copies in the host's memory, which the training may leave behind."""
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -13,6 +13,8 @@ from types import FrameType, TracebackType
 import torch
 from torch import Tensor
 
+from vistalib.train.distributed import from_all_ranks, on_all_ranks
+
 INTERRUPTED = 75  # the exit status of a run that was told to stop and can be resumed (EX_TEMPFAIL of sysexits.h)
 LOCK = "run.lock"
 
@@ -53,18 +55,17 @@ class FiniteGuard:
         self._samples: dict[int, Tensor] = {}
         self.found = torch.zeros((), device=device)
 
-    def watch(self, iteration: int, samples: Tensor, loss: Tensor, norm: Tensor) -> None:
-        """Take in one iteration: `samples` (B,) are its numbers, `loss` and `norm` scalars on the device."""
+    def watch(self, iteration: int, samples: Tensor, fine: Tensor) -> None:
+        """Take in one iteration: `samples` (B,) are its numbers, `fine` a scalar on the device, False where it went wrong."""
         self._samples[iteration] = samples
-        fine = torch.isfinite(loss) & torch.isfinite(norm) | (self._first >= 0)
-        self._first = torch.where(fine, self._first, iteration)
+        self._first = torch.where(on_all_ranks(fine) | (self._first >= 0), self._first, iteration)
         self.found = (self._first >= 0).float()
 
     def check(self) -> None:
         """Wait for the device; raise `NonFiniteLoss` if anything was not finite since the last call."""
         first = int(self._first)
         if first >= 0:
-            raise NonFiniteLoss(first, self._samples[first].tolist())
+            raise NonFiniteLoss(first, from_all_ranks(self._samples[first].tolist()))
         self._samples.clear()
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from vistalib.files import write_text
+from vistalib.train.distributed import mean_over_ranks
 
 NAME = "log.jsonl"
 Line = dict[str, Any]
@@ -23,30 +24,33 @@ Line = dict[str, Any]
 class JsonLog:
     """Appends lines to `folder/log.jsonl`; lines past iteration `until`, and a half-written last one, are cut first.
 
-    A log that ends without a single line is not left behind.
+    A log that ends without a single line is not left behind. Without `writes` (ranks beyond the first) it only remembers.
 
     Raises `OSError` with what to do when the file cannot be written.
     """
 
-    def __init__(self, folder: str | Path, *, until: int) -> None:
+    def __init__(self, folder: str | Path, *, until: int, writes: bool = True) -> None:
         self.path = Path(folder) / NAME
         self.lines = [line for line in _whole_lines(self.path) if line["iteration"] <= until]
-        write_text(self.path, "".join(_text(line) for line in self.lines))
-        self._file = self.path.open("a", encoding="utf-8")
+        if writes:
+            write_text(self.path, "".join(_text(line) for line in self.lines))
+        self._file = self.path.open("a", encoding="utf-8") if writes else None
 
     def __enter__(self) -> "JsonLog":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._file.close()
-        if not self.lines:
-            self.path.unlink(missing_ok=True)
+        if self._file is not None:
+            self._file.close()
+            if not self.lines:
+                self.path.unlink(missing_ok=True)
 
     def write(self, line: Line) -> None:
         """Append one line and hand it to the operating system."""
         try:
-            self._file.write(_text(line))
-            self._file.flush()
+            if self._file is not None:
+                self._file.write(_text(line))
+                self._file.flush()
         except OSError as error:
             raise OSError(
                 f"{self.path} could not be written: {error.strerror or error}; make room or mend the folder, then resume"
@@ -63,7 +67,8 @@ class JsonLog:
 
     def sync(self) -> None:
         """Return once the lines so far lie on the disk."""
-        os.fsync(self._file.fileno())
+        if self._file is not None:
+            os.fsync(self._file.fileno())
 
 
 def read_log(folder: str | Path) -> list[Line]:
@@ -92,8 +97,8 @@ class Window:
         self.steps += 1
 
     def state(self) -> dict[str, Any]:
-        """Plain JSON values from which a resumed run goes on; waits for the device."""
-        sums = [] if self._sums is None else self._sums.tolist()
+        """Plain JSON values from which a resumed run goes on, means over the ranks; waits for the device."""
+        sums = [] if self._sums is None else mean_over_ranks(self._sums).tolist()
         return {"sums": dict(zip(self._names, sums, strict=True)), "steps": self.steps}
 
     def means(self) -> dict[str, float]:

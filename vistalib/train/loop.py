@@ -2,13 +2,17 @@
 
 A run is a function of its settings, its model and its loader alone: torch's generator is seeded anew for every iteration
 from (seed, iteration), and the loader gives the batches of any iteration on request. So a run that was killed and resumed
-on the same CPU, with the same threads and versions, ends in the same bits as one that never was.
+on the same CPU, with the same threads and versions, ends in the same bits as one that never was. Several processes that
+`torch.distributed` joins are one run: all call `fit`, each with its slices of the same batches (see `distributed`).
 """
 
+import json
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,14 +24,17 @@ import vistalib
 from vistalib.progress import progress
 from vistalib.provenance import peak_memory_mb
 from vistalib.train import checkpoint as store
+from vistalib.train.distributed import any_rank, barrier, by_first, rank, share_buffers
 from vistalib.train.guard import FiniteGuard, Interrupted, StopSignals, run_lock
 from vistalib.train.log import NAME as LOG
 from vistalib.train.log import JsonLog, Line, Window
+from vistalib.train.precision import float32_products
 from vistalib.train.schedule import learning_rate
 from vistalib.train.settings import TrainSettings
-from vistalib.train.step import Batch, make_optimizer, train_step
+from vistalib.train.step import Batch, Stepper, check_statistics, freeze, make_optimizer, train_mode
 
-MAY_CHANGE = ("log_every", "checkpoint_every", "evaluate_every", "keep")  # settings that a resumed run need not share
+# Settings that a resumed run need not share: how often it is written down, and how the machine it moved to computes.
+MAY_CHANGE = ("log_every", "checkpoint_every", "evaluate_every", "keep", "accumulate", "compile")
 Evaluate = Callable[[Any], Mapping[str, Any]]
 
 
@@ -71,8 +78,9 @@ def fit(
 
     `model.loss(image, label)` gives a dict of scalars; those whose key contains "loss" are summed. `evaluate(model)` gives a
     dict of plain values with "mean_iou"; it is called every `evaluate_every` iterations and at the end, on the model in eval
-    mode. `on_log` sees each line of the log. `about` (plain values: the model's name, its classes) goes into every
-    checkpoint's state. `resume=True` goes on from the newest whole checkpoint, or begins where there is none.
+    mode, by every rank, and must give all of them the same. `on_log` sees each line of the log. `about` (plain values: the
+    model's name, its classes) goes into every checkpoint's state. `resume=True` goes on from the newest whole checkpoint, or
+    begins where there is none.
 
     SIGTERM and SIGINT write a checkpoint after the current step and raise `Interrupted` (exit status 75). Raises
     `NonFiniteLoss` when the loss or its gradient is not finite; `ValueError` for a folder that holds a run already or is in
@@ -83,21 +91,29 @@ def fit(
         warnings.warn(
             f"warmup_iters={settings.warmup_iters} is longer than the run of {settings.iterations} iterations", stacklevel=2
         )
-    with run_lock(folder), StopSignals() as signals:
-        _refuse_second_run(folder, resume)
-        model.to(device).train()
+    with ExitStack() as held, StopSignals() as signals:
+        by_first(lambda: _claim(held, folder, resume))
+        freeze(model.to(device), settings)
         optimizer = make_optimizer(model, settings)
-        start, window = _restore(folder / store.CHECKPOINTS, model, optimizer, settings)
-        guard = FiniteGuard(device)
-        with JsonLog(folder, until=start) as log:
-            run = _Run(folder, model, optimizer, settings, guard, log, signals, evaluate, on_log, dict(about or {}), window)
-            if run.evaluation_due(start) and not log.has_evaluation(start):  # stopped between a checkpoint and its evaluation
-                run.evaluate_now(start)
-            steps = progress(range(start, settings.iterations), "training", total=settings.iterations, start=start)
-            for iteration, batch in zip(steps, run.waiting_for(loader.batches(start)), strict=False):
-                run.window.add(train_step(model, optimizer, batch, iteration, settings=settings, guard=guard))
-                run.after_step(iteration + 1)
-            return run.result(time.monotonic() - began)
+        found = _restore(folder / store.CHECKPOINTS, model, optimizer, settings)
+        check_statistics(model, settings)
+        train_mode(model, settings)
+        step = Stepper(model, optimizer, settings, FiniteGuard(device))
+        if found.scaler:
+            step.scaler.load_state_dict(found.scaler)
+        start, pool = found.iteration, held.enter_context(ThreadPoolExecutor(1))
+        log = held.enter_context(JsonLog(folder, until=start, writes=rank() == 0))
+        held.enter_context(float32_products(step.precision))
+        run = _Run(folder, model, step, settings, log, signals, evaluate, on_log, dict(about or {}), pool, found.window)
+        if run.evaluation_due(start) and not log.has_evaluation(start):  # stopped between a checkpoint and its evaluation
+            run.evaluate_now(start)
+        steps: Iterable[int] = range(start, settings.iterations)
+        if rank() == 0:
+            steps = progress(steps, "training", total=settings.iterations, start=start)
+        for iteration, batch in zip(steps, run.waiting_for(loader.batches(start)), strict=False):
+            run.window.add(step(batch, iteration))
+            run.after_step(iteration + 1)
+        return run.result(time.monotonic() - began)
 
 
 @dataclass
@@ -106,15 +122,16 @@ class _Run:
 
     folder: Path
     model: nn.Module
-    optimizer: torch.optim.Optimizer
+    step: Stepper
     settings: TrainSettings
-    guard: FiniteGuard
     log: JsonLog
     signals: StopSignals
     evaluate: Evaluate | None
     on_log: Callable[[Line], None] | None
     about: dict[str, Any]
+    pool: ThreadPoolExecutor  # of one thread: it writes checkpoints while the training goes on
     window: Window
+    writing: Future[None] | None = None
     since: float = field(default_factory=time.monotonic)  # the moment of the last line of the log
     waited: float = 0.0  # seconds of data loading since then
     steps: int = 0
@@ -135,19 +152,21 @@ class _Run:
 
     def after_step(self, done: int) -> None:
         """Log, save and evaluate, where it is time to."""
-        last = done == self.settings.iterations
+        last, stop = done == self.settings.iterations, any_rank(self.signals.requested)
         if done % self.settings.log_every == 0 or last:
             self.log_window(done)
         evaluate = self.evaluation_due(done)
-        if evaluate or last or self.signals.requested or done % self.settings.checkpoint_every == 0:
+        if evaluate or last or stop or done % self.settings.checkpoint_every == 0:
             saved = self.save(done)
-            if self.signals.requested and not (last and not evaluate):
+            if stop and not (last and not evaluate):
+                self.written()
                 raise Interrupted(saved)
         if evaluate:
             self.evaluate_now(done)
 
     def log_window(self, done: int) -> None:
-        self.guard.check()
+        self.step.guard.check()
+        scale = {"loss_scale": self.step.scaler.get_scale()} if self.step.scaler.is_enabled() else {}
         memory = peak_memory_mb()
         self.write(
             {
@@ -155,6 +174,7 @@ class _Run:
                 "iteration": done,
                 "lr": learning_rate(done - 1, self.settings),
                 **self.window.means(),
+                **scale,
                 "seconds": (time.monotonic() - self.since) / self.steps,
                 "data_seconds": self.waited / self.steps,
                 "memory_mb": memory if memory == memory else None,  # not known on every system
@@ -164,18 +184,37 @@ class _Run:
         self.restart_clock()
 
     def save(self, done: int) -> Path:
-        self.guard.check()
-        self.log.sync()
+        """Begin to write a checkpoint; the training waits for a copy of its tensors, and for the checkpoint before."""
+        self.step.guard.check()
         state = {
             "settings": asdict(self.settings),
             "window": self.window.state(),
+            "scaler": self.step.scaler.state_dict(),
             "about": self.about,
             "versions": {"vistalib": vistalib.__version__, "torch": torch.__version__, "python": sys.version.split()[0]},
         }
-        tensors = store.optimizer_tensors(self.optimizer)
-        saved = store.save_checkpoint(self.parent, done, model=self.model.state_dict(), optimizer=tensors, state=state)
+        if rank() == 0:
+            self.wait_for_writing()
+            self.log.sync()
+            model = store.snapshot(self.model.state_dict())
+            optimizer = store.snapshot(store.optimizer_tensors(self.step.optimizer))
+            self.writing = self.pool.submit(self.write_checkpoint, done, model, optimizer, state)
+        return self.parent / store.name_of(done)
+
+    def write_checkpoint(self, done: int, model: store.Tensors, optimizer: store.Tensors, state: dict[str, Any]) -> None:
+        store.save_checkpoint(self.parent, done, model=model, optimizer=optimizer, state=state)
         self.keep_best()
-        return saved
+
+    def wait_for_writing(self) -> None:
+        """Return once the checkpoint that was begun lies on the disk; raises what went wrong with it."""
+        if self.writing is not None:
+            self.writing.result()
+            self.writing = None
+
+    def written(self) -> None:
+        """`wait_for_writing`, on every rank."""
+        self.wait_for_writing()
+        barrier()
 
     def evaluation_due(self, done: int) -> bool:
         last = done == self.settings.iterations
@@ -185,13 +224,16 @@ class _Run:
         """Evaluate the weights that iteration `done`'s checkpoint holds; so a signal need not wait for the end of it."""
         assert self.evaluate is not None
         since = time.monotonic()
-        with self.signals.raising(self.parent / f"iter_{done:06d}"), torch.no_grad():
+        share_buffers(self.model)
+        with self.signals.raising(self.parent / store.name_of(done)), torch.no_grad():
             result = dict(self.evaluate(self.model.eval()))
-        self.model.train()
+        train_mode(self.model, self.settings)
         if "mean_iou" not in result:
             raise ValueError(f"evaluate must return a dict with 'mean_iou', got the keys {sorted(result)}; add it")
         self.write({"kind": "evaluation", "iteration": done, **result, "seconds": time.monotonic() - since})
-        self.keep_best()
+        self.written()
+        if rank() == 0:
+            self.keep_best()
         self.restart_clock()
 
     def keep_best(self) -> None:
@@ -202,12 +244,13 @@ class _Run:
         """The evaluated checkpoint with the highest mean IoU (the first of equals) that is still there, and that mean IoU."""
         best, best_mean_iou = None, None
         for line in self.log.evaluations():
-            folder = self.parent / f"iter_{line['iteration']:06d}"
+            folder = self.parent / store.name_of(line["iteration"])
             if line["mean_iou"] is not None and folder.is_dir() and (best_mean_iou is None or line["mean_iou"] > best_mean_iou):
                 best, best_mean_iou = folder, line["mean_iou"]
         return best, best_mean_iou
 
     def result(self, seconds: float) -> FitResult:
+        self.written()
         best, best_mean_iou = self.best()
         evaluations = self.log.evaluations()
         last_mean_iou = evaluations[-1]["mean_iou"] if evaluations else None
@@ -216,14 +259,16 @@ class _Run:
 
     def write(self, line: Line) -> None:
         self.log.write(line)
-        if self.on_log is not None:
+        if self.on_log is not None and rank() == 0:
             self.on_log(line)
 
     def restart_clock(self) -> None:
         self.since, self.waited, self.steps = time.monotonic(), 0.0, 0
 
 
-def _refuse_second_run(folder: Path, resume: bool) -> None:
+def _claim(held: ExitStack, folder: Path, resume: bool) -> None:
+    """Lock `folder` for as long as `held` is, and refuse to begin where a run lies already."""
+    held.enter_context(run_lock(folder))
     log = folder / LOG
     if not resume and ((log.exists() and log.stat().st_size) or store.checkpoints(folder / store.CHECKPOINTS)):
         raise ValueError(
@@ -231,18 +276,26 @@ def _refuse_second_run(folder: Path, resume: bool) -> None:
         )
 
 
-def _restore(parent: Path, model: nn.Module, optimizer: torch.optim.Optimizer, settings: TrainSettings) -> tuple[int, Window]:
-    """Load the newest whole checkpoint, if any; gives the iterations done and the window of the log that was open."""
-    store.remove_unfinished(parent)
-    newest = store.newest_whole(parent, set_aside=True)
+@dataclass(frozen=True)
+class _Found:
+    """What a run goes on from beside its tensors: the iterations done, the open window of the log, the loss scale."""
+
+    iteration: int = 0
+    window: Window = field(default_factory=Window)
+    scaler: dict[str, Any] = field(default_factory=dict)
+
+
+def _restore(parent: Path, model: nn.Module, optimizer: torch.optim.Optimizer, settings: TrainSettings) -> _Found:
+    """Load the newest whole checkpoint, if there is one; every rank reads it."""
+    newest = by_first(lambda: store.tidy(parent))
     if newest is None:
-        return 0, Window()
+        return _Found()
     found = store.read_checkpoint(newest, optimizer=True)
-    before, now = found.state["settings"], asdict(settings) | {"betas": list(settings.betas)}
+    before, now = found.state["settings"], json.loads(json.dumps(asdict(settings)))
     changed = [
-        f"{name} was {before.get(name)!r}, now {now[name]!r}"
+        f"{name} was {before[name]!r}, now {now[name]!r}"
         for name in now
-        if name not in MAY_CHANGE and before.get(name) != now[name]
+        if name in before and name not in MAY_CHANGE and before[name] != now[name]
     ]
     if changed:
         raise ValueError(
@@ -256,4 +309,4 @@ def _restore(parent: Path, model: nn.Module, optimizer: torch.optim.Optimizer, s
         )
     model.load_state_dict(found.model)
     store.restore_optimizer(optimizer, found.optimizer)
-    return found.state["iteration"], Window(found.state["window"])
+    return _Found(found.state["iteration"], Window(found.state["window"]), found.state.get("scaler", {}))

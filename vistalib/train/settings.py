@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True)
@@ -13,8 +13,18 @@ class TrainSettings:
 
     `learning_rate` is the peak rate of the heads; `layer_decay` multiplies it once for each layer below them. The rate warms
     up linearly from `warmup_ratio` over `warmup_iters` iterations and falls to `min_lr` as `(1 - i / iterations) ** power`.
-    `clip_norm` bounds the global gradient norm (None: no bound). `precision` "bf16" runs the forward pass under autocast,
-    weights and optimiser stay float32. A line is logged every `log_every` iterations; a checkpoint is written every
+    `clip_norm` bounds the global gradient norm (None: no bound).
+
+    `precision`: "bf16" and "fp16" run the forward pass under autocast, "fp16" with a loss scale that adapts; "tf32" and "fp32"
+    do not; "auto" is bf16 on GPUs that have it (compute capability 8.0), fp16 on older ones, fp32 on a CPU. Weights and
+    optimiser are float32 always.
+
+    `accumulate` cuts the batch of each rank into so many pieces, one after the other in memory, whose gradients are averaged:
+    the same step, but for batch norm, whose statistics are then those of a piece and move so many times a step.
+    `frozen_statistics` keeps batch norm at the running statistics the run began with. `frozen` names parts of the model
+    ("backbone") that are not trained. `compile` runs the model through `torch.compile`.
+
+    A line is logged every `log_every` iterations; a checkpoint is written every
     `checkpoint_every`, before each evaluation and at the end, and the last `keep` are kept beside the best.
 
     Raises `ValueError` naming the field, the value and a value that would do.
@@ -31,6 +41,10 @@ class TrainSettings:
     min_lr: float = 0.0
     clip_norm: float | None = None
     precision: Precision = "fp32"
+    accumulate: int = 1
+    frozen_statistics: bool = False
+    frozen: tuple[str, ...] = ()
+    compile: bool = False
     log_every: int = 50
     checkpoint_every: int = 1000
     evaluate_every: int = 8000
@@ -38,7 +52,7 @@ class TrainSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "log_every", "checkpoint_every", "evaluate_every", "keep"):
+        for name in ("iterations", "accumulate", "log_every", "checkpoint_every", "evaluate_every", "keep"):
             self._require(name, _whole(getattr(self, name), 1), "a whole number of at least 1", "1")
         for name in ("warmup_iters", "seed"):
             self._require(name, _whole(getattr(self, name), 0), "a whole number of at least 0", "0")

@@ -1,0 +1,113 @@
+"""Two ranks are one run: the same log, the same weights, stopped together, and resumed by any number of ranks."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from train_helpers import plain, settings, steady
+from train_ranks import Power, Slices, fail, shared_score
+
+from vistalib.train import fit, load_checkpoint, read_log
+
+pytestmark = pytest.mark.slow
+Ends = list[dict[str, str]]
+
+
+def start_ranks(command: list[str], *, ranks: int = 2) -> None:
+    """Run `command` once a rank, with the variables that torchrun sets, and wait for all of them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]), "OMP_NUM_THREADS": "1"}
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, *command],
+            env=place | meeting | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(ranks)
+    ]
+    said = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * ranks, "\n".join(said)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ranks")
+    with pytest.raises(Power):
+        fit(plain(), Slices(7, fail), settings(), folder=folder / "alone_first", evaluate=shared_score)
+    fit(plain(), Slices(), settings(), folder=folder / "alone", evaluate=shared_score)
+    start_ranks([str(Path(__file__).with_name("train_ranks.py")), str(folder)])
+    fit(plain(), Slices(), settings(), folder=folder / "to_one", evaluate=shared_score, resume=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ends(root: Path) -> Ends:
+    """How the attempts ended, of rank 0 and of rank 1."""
+    return [json.loads((root / f"rank_{rank}.json").read_text()) for rank in range(2)]
+
+
+def bits(folder: Path) -> dict[str, bytes]:
+    return {name: tensor.numpy().tobytes() for name, tensor in load_checkpoint(folder).model.items()}
+
+
+def differences(folder: Path, other: Path) -> dict[str, float]:
+    """The largest difference of each number in the logs of two runs."""
+    pairs: list[tuple[dict[str, Any], dict[str, Any]]] = list(zip(read_log(folder), read_log(other), strict=True))
+    assert all(a.keys() == b.keys() and a["iteration"] == b["iteration"] for a, b in pairs)
+    numbers = ("lr", "loss", "grad_norm", "mean_iou", "pixels")
+    return {key: max(abs(a[key] - b[key]) for a, b in pairs if key in a) for key in numbers}
+
+
+def test_two_ranks_log_what_one_process_logs(root: Path) -> None:
+    found = differences(root / "whole", root / "alone")
+    assert found["loss"] < 1e-5  # measured: 1e-7
+    assert found["grad_norm"] < 1e-5  # measured: 1e-7
+    assert found["lr"] == found["mean_iou"] == found["pixels"] == 0
+
+
+def test_only_the_first_rank_hears_the_log(ends: Ends) -> None:
+    # six lines of training, three of evaluation
+    assert [end["whole"] for end in ends] == ["finished, 9 lines heard", "finished, 0 lines heard"]
+
+
+def test_a_run_of_two_ranks_that_was_killed_and_resumed_ends_in_the_same_bits(root: Path, ends: Ends) -> None:
+    assert [end["killed"] for end in ends] == ["Power: "] * 2
+    assert bits(root / "killed") == bits(root / "whole")
+    assert steady(read_log(root / "killed")) == steady(read_log(root / "whole"))
+
+
+@pytest.mark.parametrize("resumed", ["to_one", "alone_first"], ids=["two ranks, then one", "one, then two ranks"])
+def test_resuming_with_another_number_of_ranks_goes_on_with_the_same_samples(root: Path, resumed: str) -> None:
+    assert differences(root / resumed, root / "whole")["loss"] < 1e-5  # measured: 1e-7
+    first, second = (load_checkpoint(root / name).model for name in (resumed, "whole"))
+    assert max(float((first[name] - second[name]).abs().max()) for name in first) < 1e-5  # measured: 1e-6
+
+
+def test_what_one_rank_refuses_all_refuse(root: Path, ends: Ends) -> None:
+    for end in ends:
+        assert end["second"].startswith(f"ValueError: {root / 'whole'} already holds a run")
+
+
+def test_a_loss_that_is_not_finite_on_one_rank_stops_all_with_the_samples_of_all(ends: Ends) -> None:
+    for end in ends:
+        assert "not finite in iteration 4 (0-based), samples [16, 17, 18, 19]" in end["spoiled"]
+
+
+def test_a_signal_to_one_rank_writes_a_checkpoint_and_stops_all(root: Path, ends: Ends) -> None:
+    for end in ends:
+        assert end["told"].startswith(f"Interrupted: interrupted; {root / 'told/checkpoints/iter_000006'} holds the run so far")
+    assert bits(root / "told") == bits(root / "whole")
+
+
+def test_accumulating_takes_the_same_steps(root: Path) -> None:
+    assert differences(root / "accumulated", root / "whole")["loss"] < 1e-5  # measured: 1e-7
