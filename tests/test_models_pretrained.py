@@ -213,6 +213,29 @@ def test_150_logits_are_scored_on_19_classes_kept_or_sliced(
     assert scored.confusion.sum() == (0 if outputs == 150 else 32 * 64)
 
 
+def test_what_the_file_lacks_begins_as_in_a_new_model(model: Segmentor, tmp_path: Path) -> None:
+    tensors = {name: t for name, t in model.state_dict().items() if not name.startswith("auxiliary_head.")}
+    write_weights(tmp_path / "w.pth", tensors)
+    torch.manual_seed(5)
+    new = create_model(NANO, 3).state_dict()
+    torch.manual_seed(5)
+    opened = from_pretrained(tmp_path / "w.pth").state_dict()
+    assert all(torch.equal(opened[name], tensors.get(name, new[name])) for name in new)
+
+
+def test_counts_that_the_file_lacks_begin_at_zero(model: Segmentor, tmp_path: Path) -> None:
+    write_weights(tmp_path / "w.pth", {n: t for n, t in model.state_dict().items() if not n.endswith("num_batches_tracked")})
+    opened = from_pretrained(tmp_path / "w.pth")
+    assert {int(buffer) for name, buffer in opened.named_buffers() if name.endswith("num_batches_tracked")} == {0}
+    assert torch.equal(opened(IMAGE), model(IMAGE))
+
+
+def test_everything_in_a_model_is_in_its_state_dict() -> None:
+    # A model is opened without drawing its first values; a buffer outside the state dict would be left without any.
+    model = create_model(NANO, 3, dw_kernel_size=5, center_feature_scale=True, extra_post_norm_blocks=(0, 2))
+    assert dict(model.named_buffers()).keys() | dict(model.named_parameters()).keys() == model.state_dict().keys()
+
+
 def test_a_run_opens_with_what_its_checkpoints_are_about(tmp_path: Path, model: Segmentor) -> None:
     checkpoint = tmp_path / "run" / "checkpoints" / "iter_000010"
     write_weights(checkpoint / "model.safetensors", model.state_dict())

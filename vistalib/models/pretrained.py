@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from vistalib.extras import missing
@@ -22,7 +23,7 @@ from vistalib.models.identify import describe, models_of, num_classes_of
 from vistalib.models.released_files import RELEASED_FILES
 from vistalib.models.segmentor import Segmentor
 from vistalib.models.weight_files import find_tensors, read_weights, write_weights
-from vistalib.models.weights import load_weights, under_our_names
+from vistalib.models.weights import LoadReport, load_weights, under_our_names
 from vistalib.models.zoo import create_model
 
 
@@ -37,10 +38,9 @@ def from_pretrained(source: str | Path, *, sha256: str | None = None) -> Segment
     content = read_weights(path)
     config = config_beside(path) or _config_of(content, source)
     try:
-        model = create_model(config.model, config.num_classes, **config.backbone)
+        model, report = _filled(config, content)
     except TypeError as error:
         raise ValueError(f"{source} must be of a model that this version can build, got: {error}; get a newer one") from error
-    report = load_weights(model, content)
     lacking = [name for name in report.missing if name.startswith("decode_head.") and not name.endswith("num_batches_tracked")]
     if lacking:
         raise ValueError(
@@ -112,6 +112,23 @@ def push_to_hub(
                 f"{repo} could not be written on the Hub ({str(error).splitlines()[0]}); check the name, and `hf auth login` "
                 "with a token that may write there"
             ) from error
+
+
+def _filled(config: ModelConfig, content: Mapping[str, Any]) -> tuple[Segmentor, LoadReport]:
+    """A model with the weights in `content`, and what was loaded.
+
+    First values are drawn only where the file lacks some: for a large model that takes several times as long as reading it.
+    """
+    with torch.device("meta"):
+        model = create_model(config.model, config.num_classes, **config.backbone)
+    model.to_empty(device="cpu")
+    for buffer in model.buffers():
+        buffer.zero_()
+    report = load_weights(model, content)
+    if all(name.endswith("num_batches_tracked") for name in report.missing):
+        return model, report
+    model = create_model(config.model, config.num_classes, **config.backbone)
+    return model, load_weights(model, content)
 
 
 def _config_of(content: Mapping[str, Any], source: str | Path) -> ModelConfig:
