@@ -170,6 +170,29 @@ def test_a_wrong_annotation_is_named(bad, rule, tmp_path):
         import_coco(coco(tmp_path, [bad]), tmp_path / "images", tmp_path / "own", split="train")
 
 
+@pytest.mark.parametrize(
+    ("lacking", "rule"),
+    [("category_id", "image 0: it or its annotation lacks 'category_id'"), ("image_id", r"something else \(KeyError")],
+)
+def test_an_annotation_that_lacks_something_is_named(lacking, rule, tmp_path):
+    pytest.importorskip("pycocotools")
+    bad = annotation([SQUARE])
+    del bad[lacking]
+    with pytest.raises(ValueError, match=rf"instances\.json.*{rule}"):
+        import_coco(coco(tmp_path, [bad]), tmp_path / "images", tmp_path / "own", split="train")
+
+
+def test_an_annotation_of_an_image_that_is_not_listed_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="annotations of images that it does not list, the first 7"):
+        import_coco(coco(tmp_path, [annotation([SQUARE], image=7)]), tmp_path / "images", tmp_path / "own", split="train")
+
+
+def test_an_instance_file_with_panoptic_pictures_is_refused(tmp_path):
+    path = coco(tmp_path, [annotation([SQUARE])])
+    with pytest.raises(ValueError, match="image 0: it or its annotation lacks 'file_name'"):
+        import_coco(path, tmp_path / "images", tmp_path / "own", split="val", panoptic=tmp_path)
+
+
 def test_a_file_that_is_not_coco_is_refused(tmp_path):
     (tmp_path / "x.json").write_text("[1]")
     with pytest.raises(ValueError, match=r"x\.json must be a COCO file"):

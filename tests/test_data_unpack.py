@@ -139,7 +139,7 @@ def test_a_damaged_file_inside_is_named_and_not_kept(tmp_path):
     data = bytearray(archive.read_bytes())
     data[info.header_offset + 30 + len(info.filename) + 50] ^= 255
     archive.write_bytes(data)
-    with pytest.raises(ValueError, match=r"x\.zip is damaged at 'training/images/photo001\.jpg' .*; download it again"):
+    with pytest.raises(ValueError, match=r"x\.zip cannot be read at 'training/images/photo001\.jpg' .*; download it again"):
         unpack([archive], tmp_path / "out")
     assert not (tmp_path / "out/training/images/photo001.jpg").exists()
     assert not list((tmp_path / "out").rglob("*.part"))

@@ -9,7 +9,7 @@ import colorsys
 import os
 import shutil
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,12 +78,13 @@ def import_coco(
     try:
         categories = sorted(content["categories"], key=lambda category: category["id"])
         pictures = {picture["id"]: picture for picture in content["images"]}
+        stems = Counter(Path(picture["file_name"]).stem for picture in pictures.values())
         found: dict[Any, list[dict[str, Any]]] = defaultdict(list)
         for annotation in content["annotations"]:
             found[annotation["image_id"]].append(annotation)
         index = {category["id"]: value for value, category in enumerate(categories)}
         entries = [(str(category["name"]), _category_color(value, category)) for value, category in enumerate(categories)]
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} must be a COCO file with images, annotations and categories, got something else ({error!r}); give the "
             "JSON file of an instance or panoptic set"
@@ -92,17 +93,21 @@ def import_coco(
         raise ValueError(f"{path} must have 1 to {UNKNOWN - 1} categories of different names, got {len(entries)}")
     if panoptic is None and any("segments_info" in annotation for parts in found.values() for annotation in parts):
         raise ValueError(f"{path} is a panoptic file; give the folder of its PNGs as panoptic")
-    chosen = [number for number in pictures if found[number]]
-    stems = [Path(pictures[number]["file_name"]).stem for number in chosen]
-    if twice := next((stem for stem in stems if stems.count(stem) > 1), None) if len(set(stems)) < len(stems) else None:
+    if twice := next((stem for stem, times in stems.items() if times > 1), None):
         raise ValueError(f"every image must have a name of its own, got {twice!r} twice in {path}; rename one")
+    if strange := found.keys() - pictures.keys():
+        raise ValueError(f"{path} has annotations of images that it does not list, the first {min(strange)!r}; add the image")
     _claim(root, entries, None)
+    chosen = [number for number in pictures if number in found]
     for number in progress(chosen, "importing"):
         picture = pictures[number]
-        if panoptic is None:
-            label = _from_masks(found[number], picture, index, path)
-        else:
-            label = _from_panoptic(found[number], Path(panoptic), index, path)
+        try:
+            if panoptic is None:
+                label = _from_masks(found[number], picture, index, path)
+            else:
+                label = _from_panoptic(found[number], Path(panoptic), index, path)
+        except KeyError as error:
+            raise ValueError(f"{path}, image {number!r}: it or its annotation lacks {error}; mend or remove it") from None
         source = Path(images) / picture["file_name"]
         _write(root, split, source, source.stem, label)
     return Imported(root, len(chosen), len(pictures) - len(chosen))

@@ -90,12 +90,13 @@ def _unsafe(info: zipfile.ZipInfo) -> str:
 
 def _recognised(archive: Path, names: list[str]) -> tuple[str, str, str]:
     """The dataset, what its paths are wrapped in, and the package folder to put before them (of automatic labels)."""
+    automatic = any(map(_PROBABILITY.search, names))
     for name in names:
         if found := _VISTAS.search(name):
             return "vistas", name[: found.start()], ""
         if found := _CITYSCAPES.search(name):
             wrapped = PurePosixPath(name[: found.start()]).parts
-            if wrapped[-1:] not in [(package,) for package in PACKAGES] and any(map(_PROBABILITY.search, names)):
+            if automatic and wrapped[-1:] not in [(package,) for package in PACKAGES]:
                 return "cityscapes", name[: found.start()], f"{AUTOMATIC}/"
             if wrapped:
                 return "cityscapes", "".join(f"{part}/" for part in wrapped[:-1]), ""
@@ -130,8 +131,8 @@ def _extract(archive: Path, dataset: str, files: list[tuple[zipfile.ZipInfo, Pat
                     with part.open("wb") as target, opened.open(info) as source:
                         shutil.copyfileobj(source, target, 1 << 20)  # checks the sum that the archive has for it
                     os.replace(part, path)  # whole or not there at all, so that its size tells whether it is done
-            except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-                raise ValueError(f"{archive} is damaged at {info.filename!r} ({error}); download it again") from None
+            except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+                raise ValueError(f"{archive} cannot be read at {info.filename!r} ({error}); download it again") from None
             finally:
                 part.unlink(missing_ok=True)
     return Unpacked(dataset, root, len(wanted), kept)
