@@ -116,6 +116,13 @@ def test_a_cache_of_the_hub_that_cannot_be_written_is_named(
         locate("me/streets")
 
 
+def test_a_cache_without_room_for_the_hash_is_named(saved: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "taken").write_text("a file where our own cache should be")
+    monkeypatch.setenv("VISTALIB_CACHE", str(tmp_path / "taken"))
+    with pytest.raises(OSError, match=r"taken.* could not be written.*VISTALIB_CACHE moves the cache"):
+        locate("me/streets")
+
+
 def released(monkeypatch: pytest.MonkeyPatch, hub: Server, name: str, path: Path, digest: str) -> None:
     """Let the Hub have a small file in the place of the released one called `name`."""
     hub.put(REPOSITORY, f"{name}.pth", path.read_bytes())
@@ -139,7 +146,9 @@ def test_pushing_makes_a_repository_that_opens_again(hub: Server, model: Segment
     monkeypatch.setattr("huggingface_hub.hf_api.constants.HF_HUB_DISABLE_PROGRESS_BARS", True)
     address = push_to_hub(model, "me/new", token="hf_right", licence="cc-by-nc-sa-4.0", datasets=["my streets"])
     assert address.startswith(f"{hub.address}/me/new/commit/")
-    assert b'license: "cc-by-nc-sa-4.0"' in hub.files["/me/new/resolve/main/README.md"]
+    card = hub.files["/me/new/resolve/main/README.md"].decode()
+    assert 'license: "cc-by-nc-sa-4.0"' in card
+    assert 'from_pretrained("me/new")' in card
     assert torch.equal(from_pretrained("me/new")(IMAGE), model(IMAGE))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from vistalib.models.config import ModelConfig
 
+PLACE = "owner/name"  # stands in a card for the repository, until that has a name
 CARD = """---
 {matter}
 ---
@@ -20,11 +21,11 @@ InternImage with deformable convolutions (DCNv3) for street scenes: a class for 
 ```python
 from vistalib.models import from_pretrained
 
-model = from_pretrained("owner/name")  # this repository, or the folder it was copied to
+model = from_pretrained("{place}")  # this repository, or the folder it was copied to
 labels = model.predict(image)  # (N, 3, H, W), RGB, normalised as ImageNet's: to a class for every pixel, (N, H, W)
 ```
 
-`pip install "vistalib[hub]"` installs what that needs; `vistalib predict owner/name photo.jpg` draws over a photograph.
+`pip install "vistalib[hub]"` installs what that needs; `vistalib predict photo.jpg --model {place}` draws over a photograph.
 
 ## What was measured
 
@@ -53,6 +54,7 @@ def model_card(
     named = f", of which the first {len(config.classes)} have a name" if len(config.classes) < config.num_classes else ""
     return CARD.format(
         matter="\n".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in matter.items() if value),
+        place=PLACE,
         model=config.model,
         parameters=parameters,
         num_classes=config.num_classes,

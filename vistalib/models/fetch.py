@@ -153,9 +153,8 @@ def _told(source: str, cache: Path, variable: str) -> Iterator[None]:
             raise ValueError(
                 f"{source} could not be fetched ({_first_line(error)}); try again: it goes on from there"
             ) from error
-        raise NotWritten(
-            error.errno, f"{error.strerror}, on the way of {source}; {variable} moves the cache", str(cache)
-        ) from error
+        why = f"{error.strerror} (while fetching {source}; {variable} moves the cache)"
+        raise NotWritten(error.errno, why, str(cache)) from error
     except Exception as error:  # the HTTP client beneath huggingface_hub has a tree of errors of its own
         raise ValueError(f"{source} could not be fetched ({_first_line(error)}); check the address and the network") from error
 
@@ -171,7 +170,8 @@ def _check_fetched(path: Path, source: str, expected: str | None) -> None:
         _check(path, first, "as when it was first fetched", repair)
     else:
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        write_json(record, {"source": source, "sha256": sha256(path), "bytes": path.stat().st_size, "fetched": now})
+        with _told(source, record, "VISTALIB_CACHE"):
+            write_json(record, {"source": source, "sha256": sha256(path), "bytes": path.stat().st_size, "fetched": now})
 
 
 def _check(path: Path, expected: str, why: str, repair: str) -> None:

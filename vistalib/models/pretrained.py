@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vistalib.extras import missing
 from vistalib.files import sha256, write_json, write_text
-from vistalib.models.card import model_card
+from vistalib.models.card import PLACE, model_card
 from vistalib.models.config import ModelConfig, config_beside, stated_classes
 from vistalib.models.fetch import CONFIG, WEIGHTS, locate
 from vistalib.models.identify import describe, models_of, num_classes_of
@@ -103,7 +103,8 @@ def push_to_hub(
         raise missing("huggingface-hub", "upload a model") from error
     api = HfApi(token=token)
     with tempfile.TemporaryDirectory() as folder:
-        save_pretrained(model, folder, **card)
+        readme = save_pretrained(model, folder, **card) / "README.md"
+        write_text(readme, readme.read_text(encoding="utf-8").replace(PLACE, repo))
         try:
             api.create_repo(repo, private=private, exist_ok=True)
             return str(api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message).commit_url)
