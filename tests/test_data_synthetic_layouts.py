@@ -10,7 +10,7 @@ from PIL import Image
 from vistalib.cli.data import data_make
 from vistalib.data import CITYSCAPES, VISTAS_V2_0, Cityscapes, Vistas
 from vistalib.data.synthetic import Layout, synthesize
-from vistalib.data.synthetic.render import render_number
+from vistalib.data.synthetic.render import Rendering, render_number
 from vistalib.data.synthetic.write_cityscapes import CityscapesWriter
 from vistalib.data.synthetic.write_vistas import FLAT, IN_V2_0, V1_2, V2_0, VistasWriter
 
@@ -30,12 +30,36 @@ def vistas(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def streets() -> dict[tuple[int, int], Rendering]:
+    """Streets of the Cityscapes layout by split and number: one of train, one of val, three of train_extra."""
+    scene = CityscapesWriter("_leftImg8bit").scene
+    chosen = [(0, 0), (1, 0), (2, 0), (2, 1), (2, 2)]
+    return {
+        place: render_number("cityscapes", seed=0, split=scene(*place)[0], number=scene(*place)[1], size=SIZE)
+        for place in chosen
+    }
+
+
+def write(root: Path, writer: CityscapesWriter, streets: dict[tuple[int, int], Rendering]) -> Path:
+    for (split, number), rendering in streets.items():
+        if split < len(writer.splits):
+            writer.write_image(root, rendering, seed=0, split=split, number=number)
+    return root
+
+
 @pytest.fixture(scope="module", params=["_leftImg8bit", "_gtFine_labelTrainIds"], ids=["published names", "released names"])
-def extra(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("cityscapes")
-    layout = "cityscapes-extra" if request.param == "_leftImg8bit" else "cityscapes-extra-train-ids"
-    assert CityscapesWriter(request.param).splits == ("train", "val", "train_extra")
-    return synthesize(root / "extra", layout, num_images={"train": 1, "val": 1, "train_extra": 3}, size=SIZE, workers=1)
+def extra(request, streets, tmp_path_factory) -> Path:
+    return write(tmp_path_factory.mktemp("cityscapes"), CityscapesWriter(request.param), streets)
+
+
+def test_a_whole_layout_is_drawn_by_one_call(streets, tmp_path: Path) -> None:
+    drawn = synthesize(tmp_path / "drawn", "cityscapes-extra", num_images={"train_extra": 1}, size=SIZE, workers=1)
+    written = write(tmp_path / "written", CityscapesWriter("_leftImg8bit"), {(2, 0): streets[2, 0]})
+    files = sorted(path.relative_to(written) for path in written.rglob("*.png"))
+    assert len(files) == 6  # the image, three coarse labels, the automatic one and its probability
+    assert files == sorted(path.relative_to(drawn) for path in drawn.rglob("*.png"))
+    assert all((drawn / path).read_bytes() == (written / path).read_bytes() for path in files)
 
 
 @pytest.mark.parametrize("layout", ["flat", "new"])
@@ -69,8 +93,8 @@ def test_both_maps_to_19_agree_on_most_of_a_drawn_street(vistas: Path) -> None:
     np.testing.assert_array_equal(old[both], new[both])
 
 
-def test_fine_labels_lie_where_they_lie_without_the_rest(extra: Path, tmp_path: Path) -> None:
-    plain = synthesize(tmp_path / "plain", "cityscapes", num_images=1, size=SIZE, workers=1)
+def test_fine_labels_lie_where_they_lie_without_the_rest(extra: Path, streets, tmp_path: Path) -> None:
+    plain = write(tmp_path, CityscapesWriter(), streets)
     files = sorted(path.relative_to(plain) for path in plain.rglob("*.png"))
     assert len(files) == 8
     assert all((plain / path).read_bytes() == (extra / path).read_bytes() for path in files)
