@@ -261,6 +261,20 @@ def test_weights_of_another_size_are_refused_and_the_right_model_named(name: str
         load_weights(nano(), {key: value for key, value in state.items() if key.startswith(part)})
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"net": {"stem.conv1.weight": torch.ones(1)}, "epoch": 3}, "its names begin with net, epoch"),
+        ({"layer1.0.conv1.weight": torch.ones(1)}, r"its names begin with layer1\.0\.conv1\.weight"),
+        ({}, "its names begin with nothing"),
+    ],
+    ids=["an unknown container", "another network", "an empty file"],
+)
+def test_a_file_without_an_internimage_is_refused_with_what_it_holds(content: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=f"got no InternImage; {said}"):
+        load_weights(nano(), content)
+
+
 def test_weights_with_another_norm_are_refused_naming_where_they_differ() -> None:
     with torch.device("meta"):
         post = create_model(NANO, norm="post").state_dict()

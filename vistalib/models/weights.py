@@ -65,7 +65,7 @@ def load_weights(
     if absent := _absent_layer_scales(ours, theirs):
         theirs |= {name: torch.ones_like(ours[name]) for name in absent}
         notes.append(f"{len(absent)} layer scales are not in the file, and are ones: the same network")
-    _check_backbone(ours, theirs)
+    _check_backbone(ours, theirs, found.ignored)
     if classes is not None:
         theirs, note = _rows_of_classes(ours, theirs, classes, their_classes)
         notes.append(note)
@@ -96,14 +96,16 @@ def _absent_layer_scales(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor
     return [name for name in ours if ".layer_scale" in name]
 
 
-def _check_backbone(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
-    """Raise unless both have the same backbone parameters in the same shapes."""
+def _check_backbone(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], beside: Sequence[str]) -> None:
+    """Raise unless both have the same backbone parameters in the same shapes; `beside` is what else the file holds."""
     shapes = [{name: tuple(t.shape) for name, t in s.items() if name.startswith("backbone.")} for s in (ours, theirs)]
     if shapes[0] == shapes[1]:
         return
     text = f"the weights must be of {describe(ours)}, got {describe(theirs)}"
     if backbone_shape(theirs) is None:
-        raise ValueError(f"{text}; its names begin with {some(list(theirs))}")
+        raise ValueError(
+            f"{text}; its names begin with {some(list(theirs) or beside) or 'nothing'}: give a file of such weights"
+        )
     if backbone_shape(theirs) != backbone_shape(ours) and (names := models_of(theirs)):
         raise ValueError(f"{text}; build the model with create_model({' or '.join(map(_quoted, names))})")
     differing = [name for name in shapes[0].keys() | shapes[1].keys() if shapes[0].get(name) != shapes[1].get(name)]
