@@ -113,3 +113,11 @@ def test_a_bad_value_ends_with_2_and_one_message(
 ) -> None:
     assert status("bench", "model", option, value) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_step_takes_far_less_processor_time_than_on_grid_sample() -> None:
+    pytest.importorskip("numba", reason="vistalib-kernels is not installed")
+    settings = ModelSettings(models=("t",), crop="192x256", repeats=2, directions=("step",), memory=False, threads=1)
+    ours, theirs = ModelBench(settings).run()["rows"]
+    assert min(theirs["processor_seconds"]) > 1.6 * min(ours["processor_seconds"])  # measured 2.2

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from vistalib.models import convolution as module
 from vistalib.models.convolution import Conv, resize, side
 
 SIZES = {
@@ -25,10 +26,12 @@ def worst(got: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> float:
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-14), (torch.float32, 5e-6)], ids=["float64", "float32"])
 @pytest.mark.parametrize("kernel_size", [1, 3])
+@pytest.mark.parametrize("band", [1, 5, 32])
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES.keys())
 def test_it_equals_the_convolution_of_the_concatenation(
-    sizes: list[tuple[int, int]], kernel_size: int, dtype: torch.dtype, bound: float
+    sizes: list[tuple[int, int]], kernel_size: int, band: int, dtype: torch.dtype, bound: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "BAND", band)
     torch.manual_seed(0)
     conv = Conv(3 * len(sizes), 4, kernel_size).to(dtype)
     maps = [torch.randn(2, 3, *size, dtype=dtype).to(memory_format=torch.channels_last).requires_grad_() for size in sizes]

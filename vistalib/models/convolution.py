@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from vistalib.ops.convolution import same_convolution
 
+BAND = 32  # rows
+
 
 class Conv(nn.Conv2d):
     """A k x k convolution that keeps the size, without bias; of one map or of several, resized to the first one's size."""
@@ -31,8 +33,10 @@ class Conv(nn.Conv2d):
             return super().forward(whole)  # (N, O, H, W)
         first, *others = torch.split(self.weight, [x.shape[1] for x in maps], dim=1)  # (O, C_i, k, k)
         total = same_convolution(finest, first).permute(0, 2, 3, 1)  # (N, H, W, O)
-        for x, weight in zip(coarser, others, strict=True):
-            total = _add_coarse(total, x, weight)
+        if coarser:
+            parts = [_Coarse(x, weight, side(finest)) for x, weight in zip(coarser, others, strict=True)]
+            bands = torch.split(total, BAND, dim=1)
+            total = torch.cat([_add(band, parts, i * BAND) for i, band in enumerate(bands)], dim=1)
         return total.permute(0, 3, 1, 2)  # (N, O, H, W)
 
 
@@ -53,17 +57,44 @@ def written_out(x: Tensor) -> bool:
     return x.device.type != "cpu" or torch.compiler.is_exporting()
 
 
-def _add_coarse(total: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """`total` (N, H, W, O) and the convolution of `x` (N, C, h, w), resized to H x W, with `weight` (O, C, k, k)."""
-    (images, height, width, out), (_, _, low, narrow), window = total.shape, x.shape, weight.shape[-1]
-    taps = weight.permute(2, 1, 3, 0).flatten(2)  # (k, C, k*O)
-    part = x.permute(0, 2, 3, 1).flatten(1, 2)[:, None] @ taps  # (N, k, h*w, k*O)
-    rows = _resized_windows(low, height, window, x).transpose(1, 2).flatten(1)  # (H, k*h)
-    part = rows.expand(images, -1, -1) @ part.view(images, window * low, -1)  # (N, H, w*k*O)
-    columns = _resized_windows(narrow, width, window, x).flatten(1)  # (W, w*k)
-    columns = columns.expand(images * height, -1, -1)
-    part = part.view(images * height, narrow * window, out)
-    return torch.baddbmm(total.reshape(-1, width, out), columns, part).view_as(total)
+class _Coarse:
+    """The convolution of `x` (N, C, h, w), resized to `size` H x W, with `weight` (O, C, k, k), by bands of rows.
+
+    In bands, since what a coarse map is multiplied to has k*k times its pixels.
+    """
+
+    def __init__(self, x: Tensor, weight: Tensor, size: tuple[int, int]) -> None:
+        self.x, self.window, self.height = x, weight.shape[-1], size[0]
+        self.taps = weight.permute(2, 1, 3, 0).flatten(2)  # (k, C, k*O)
+        self.rows = _resized_windows(x.shape[2], size[0], self.window, x)  # (H, h, k)
+        self.columns = _resized_windows(x.shape[3], size[1], self.window, x).flatten(1)  # (W, w*k)
+
+    def add_to(self, band: Tensor, first: int) -> Tensor:
+        """`band` (N, B, W, O), the rows from `first` on, with these rows of the convolution added."""
+        images, height, width, out = band.shape
+        near = self._read(first, first + height)
+        x, rows = self.x[:, :, near], self.rows[first : first + height, near].transpose(1, 2).flatten(1)  # (B, k*h)
+        part = x.permute(0, 2, 3, 1).flatten(1, 2)[:, None] @ self.taps  # (N, k, h*w, k*O)
+        part = rows.expand(images, -1, -1) @ part.view(images, rows.shape[1], -1)  # (N, B, w*k*O)
+        part = part.view(images * height, self.columns.shape[1], out)
+        columns = self.columns.expand(images * height, -1, -1)
+        return torch.baddbmm(band.reshape(-1, width, out), columns, part).view_as(band)  # (N, B, W, O)
+
+    def _read(self, first: int, last: int) -> slice:
+        """The rows of `x` that rows first .. last - 1 are made of, with a window's reach around."""
+        low, reach = self.x.shape[2], self.window // 2
+
+        def above(y: int) -> int:
+            """The upper of the two rows between which row y of the resized map lies: floor((y + 1/2) h / H - 1/2)."""
+            return ((2 * y + 1) * low - self.height) // (2 * self.height)
+
+        return slice(max(0, min(low - 1, above(first - reach))), min(low, above(last - 1 + reach) + 2))
+
+
+def _add(band: Tensor, parts: Sequence[_Coarse], first: int) -> Tensor:
+    for part in parts:
+        band = part.add_to(band, first)
+    return band
 
 
 def interpolation(before: int, after: int, *, like: Tensor) -> Tensor:
