@@ -51,6 +51,13 @@ def test_the_published_row_is_the_released_count_rounded(name: str) -> None:
     assert published.flops == f"{row['x'.join(map(str, published.size))] / 1e9:.0f}G"
 
 
+@pytest.mark.parametrize("name", [name for name, variant in VARIANTS.items() if variant.published.parameters])
+def test_the_published_parameters_are_the_count_rounded(name: str) -> None:
+    parameters = sum(parameter.numel() for parameter in on_meta(name).parameters())
+    rounded = f"{parameters / 1e6:.0f}M" if parameters < 1e9 else f"{parameters / 1e9:.2f}B"
+    assert VARIANTS[name].published.parameters == rounded
+
+
 # As the tables for ADE20K print them: a square crop's side is the shorter side there, the longer one is four times it
 @pytest.mark.slow
 @pytest.mark.parametrize(

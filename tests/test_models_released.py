@@ -69,6 +69,15 @@ def test_huge_style_carries_the_released_names_in_order() -> None:
     assert list(from_released(to_released(model.state_dict()))) == list(model.state_dict())
 
 
+@pytest.mark.parametrize("size", ["h", "g"])
+def test_the_huge_models_keep_every_name_there_and_back(size: str) -> None:
+    ours = list(on_meta(f"upernet_internimage_{size}").state_dict())
+    released = to_released(dict.fromkeys(ours))
+    assert len(released) == len(ours)
+    assert not any("stages" in name or "stem" in name or "ppm" in name for name in released)
+    assert list(from_released(released)) == ours
+
+
 def test_extra_post_norms_count_as_blocks_for_layer_decay() -> None:
     ids = on_meta("upernet_internimage_nano", extra_post_norm_blocks=(0, 2)).layer_ids()
     assert ids["backbone.stages.2.extra_post_norms.0.weight"] == ids["backbone.stages.2.blocks.0.norm1.weight"] == 3

@@ -28,6 +28,11 @@ def test_logits_come_at_a_quarter_and_labels_at_full_size(head: str, size: tuple
     assert label.dtype == torch.int64
 
 
+def test_prediction_in_training_mode_is_refused_with_the_repair() -> None:
+    with pytest.raises(ValueError, match=r"training mode; call model\.eval\(\)"):
+        small().train().predict(batch()[0])
+
+
 @pytest.mark.parametrize("head", ["upernet", "segformer"])
 def test_maps_stay_channels_last_up_to_the_classifier(head: str) -> None:
     model, seen = small(head).eval(), []

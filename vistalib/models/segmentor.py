@@ -47,7 +47,12 @@ class Segmentor(nn.Module):
 
     @torch.no_grad()
     def predict(self, image: Tensor) -> Tensor:
-        """The most likely class of every pixel, (N, H, W) int64, at the size of `image`."""
+        """The most likely class of every pixel, (N, H, W) int64, at the size of `image`.
+
+        Raises `ValueError` in training mode, where dropout draws and batch norm looks at the other images.
+        """
+        if self.training:
+            raise ValueError("predict must be called in evaluation mode, got a model in training mode; call model.eval() first")
         return resize(self(image), (image.shape[2], image.shape[3])).argmax(dim=1)  # (N, H, W)
 
     @property
