@@ -46,10 +46,17 @@ def test_images_of_one_size_make_one_bar() -> None:
 def test_places_have_a_map_for_each_class_and_say_its_most() -> None:
     places = np.zeros((3, 4, 8))
     places[0, 2:], places[1, :2] = 0.25, 1.0
-    axes = plot_class_places(places, CLASSES, colors=COLORS).axes
-    assert [panel.get_title(loc="left") for panel in axes[:3]] == list(CLASSES)
-    assert [panel.get_title(loc="right") for panel in axes[:3]] == ["25%", "100%", "nowhere"]
+    figure = plot_class_places(places, CLASSES, colors=COLORS)
+    axes = [panel for panel in figure.axes if panel.images]
+    assert [panel.get_title(loc="left") for panel in axes] == ["road", "sky"]
+    assert [panel.get_title(loc="right") for panel in axes] == ["25%", "100%"]
+    assert figure.get_supxlabel() == "Nowhere: train"
     np.testing.assert_array_equal(axes[0].images[0].get_array(), places[0])
+
+
+def test_many_classes_that_nowhere_occur_are_counted() -> None:
+    figure = plot_class_places(np.zeros((20, 4, 8)), [f"class {i}" for i in range(20)])
+    assert figure.get_supxlabel() == "Nowhere: 20 of 20 classes"
 
 
 OWN = LabelMap("own", ("ground", "sky"), COLORS[:2], {"road": "ground", "kerb": "ground", "sky": "sky", "bench": None})

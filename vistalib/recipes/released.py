@@ -53,7 +53,11 @@ def mapillary(head: str, size: str) -> Recipe:
 
 
 def mapillary_to_cityscapes(head: str, size: str, *, as_intended: bool = False) -> Recipe:
-    """160k iterations on Cityscapes from a Vistas checkpoint: SegFormer's as released, that of its own head as intended."""
+    """160k iterations on Cityscapes from a Vistas checkpoint: SegFormer's as released, that of its own head as intended.
+
+    The released configurations also train on train_extra with automatic labels, which not everybody has:
+    `--train.split train+train_extra --train.labels auto` reads what they read.
+    """
     return _recipe(
         f"{head}_internimage_{size}_512x1024_160k_mapillary2cityscapes" + ("_as_intended" if as_intended else ""),
         head,

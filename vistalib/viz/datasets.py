@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 LEAST = 1e-4  # percent: where the axis of pixels begins at the latest
 COLUMNS = 4  # of the grid of places
+MOST_LISTED = 8  # names of classes that nowhere occur
 SHADES = ("#bcdcf5", RIGHT)  # between the paper and the ink
 EDGE: dict[str, Any] = {"markeredgecolor": MUTED, "markeredgewidth": 0.4}
 
@@ -53,7 +54,7 @@ def plot_class_balance(histograms: ArrayLike, classes: Sequence[str], *, colors:
                 left.plot(-0.025, row, "s", color=colors[c] / 255, markersize=8, clip_on=False, transform=place, **EDGE)
         left.set(xscale="log", xlim=(least, 200), xlabel="of the labelled pixels, % (logarithmic)")
         left.xaxis.set_major_formatter("{x:g}")
-        left.set_yticks(rows, [classes[c] for c in order])
+        left.set_yticks(rows, [spoken(classes[c]) for c in order])
         right.set(xlim=(0, 100), xlabel="of the images, %")
         left.set_ylim(len(classes) - 0.4, -0.6)
         for axes in (left, right):
@@ -93,23 +94,23 @@ def plot_class_places(places: NDArray[np.float64], classes: Sequence[str], *, co
     """Where in the image each class lives: a small map for each, from never (white) to as often as anywhere (dark).
 
     `places` (C, Y, X) is the share of a cell's pixels that are of the class, as `class_places` gives it; the number above a map
-    is its darkest cell's. Every image lies under the whole map, whatever its size.
+    is its darkest cell's. Every image lies under the whole map, whatever its size. Classes that nowhere occur stand below.
     """
-    rows = -(-len(classes) // COLUMNS)
-    width = WIDTH / COLUMNS
+    most = places.max((1, 2))  # (C,)
+    shown: list[int] = np.flatnonzero(most).tolist()
+    rows = max(1, -(-len(shown) // COLUMNS))
     with styled() as seaborn:
-        figure = new_figure(WIDTH, rows * (width * 0.5 + 0.28))
+        figure = new_figure(WIDTH, rows * (WIDTH / COLUMNS / 2 + 0.28) + 0.3)
         shades = seaborn.blend_palette([PAPER, *SHADES, INK], as_cmap=True)
         grid = np.atleast_1d(figure.subplots(rows, COLUMNS)).ravel()
-        for axes in grid[len(classes) :]:
+        for axes in grid[len(shown) :]:
             axes.set_axis_off()
-        for c, axes in enumerate(grid[: len(classes)]):
-            most = float(places[c].max())
-            axes.imshow(places[c], cmap=shades, vmin=0, vmax=most or 1, extent=(0, 2, 0, 1), interpolation="bilinear")
-            heading: dict[str, Any] = {"fontsize": 10, "pad": 5, "x": 0.0 if colors is None else 0.075}
-            axes.set_title(classes[c], **heading)
+        for c, axes in zip(shown, grid, strict=False):
+            axes.imshow(places[c], cmap=shades, vmin=0, vmax=most[c], extent=(0, 2, 0, 1), interpolation="bilinear")
+            name = spoken(classes[c])
+            axes.set_title(name, fontsize=10 if len(name) < 18 else 8, pad=5, x=0.0 if colors is None else 0.075)
             darkest = {"fontsize": 9, "loc": "right", "color": MUTED, "fontweight": "normal"}
-            axes.set_title(_percent(100 * most) if most else "nowhere", **darkest)
+            axes.set_title(_percent(100 * most[c]), **darkest)
             if colors is not None:
                 place = axes.transAxes
                 axes.plot(0.03, 1.12, "s", color=colors[c] / 255, markersize=7, clip_on=False, transform=place, **EDGE)
@@ -117,6 +118,10 @@ def plot_class_places(places: NDArray[np.float64], classes: Sequence[str], *, co
             axes.grid(visible=False)
             for spine in axes.spines.values():
                 spine.set(visible=True, color=RULE)
+        absent = [spoken(name) for c, name in enumerate(classes) if not most[c]]
+        if absent:
+            listed = ", ".join(absent) if len(absent) <= MOST_LISTED else f"{len(absent)} of {len(classes)} classes"
+            figure.supxlabel(f"Nowhere: {listed}", fontsize=9.5, color=MUTED, x=0.005, ha="left")
     return figure
 
 
@@ -150,6 +155,11 @@ def plot_augmentations(
                 half = picture.shape[1] // 2
                 axes.imshow(np.concatenate([picture[:, :half], painted[:, half:]], 1))
     return figure
+
+
+def spoken(name: str) -> str:
+    """A class's name as a figure has room for it: construction--flat--bike-lane is "flat: bike lane"."""
+    return ": ".join(part.replace("-", " ") for part in name.split("--")[-2:])
 
 
 def _percent(value: float) -> str:

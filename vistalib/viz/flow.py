@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vistalib.viz.datasets import spoken
 from vistalib.viz.style import INK, MUTED, PAPER, WIDTH, WRONG, new_figure, styled
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def _draw_group(axes: "Axes", group: _Group, color: Any) -> None:
         left = middle - band.height / 2
         _draw_band(axes, left, right, band.height, color)
         axes.barh(left, BLOCK, band.height, left=LEFT - BLOCK, align="edge", color=color)
-        text = f"{_spoken(band.name)}   {_percent(band.share)}"
+        text = f"{spoken(band.name)}   {_percent(band.share)}"
         axes.text(names, middle, text, ha="right", va="center", fontsize=8.5, color=INK)
         right += band.height
     if group.absent:
@@ -129,11 +130,6 @@ def _draw_band(axes: "Axes", left: float, right: float, height: float, color: An
     across = LEFT + (RIGHT - LEFT) * steps
     down = left + (right - left) * (3 * steps**2 - 2 * steps**3)
     axes.fill_between(across, down, down + height, color=color, alpha=0.45, linewidth=0.4, edgecolor=PAPER)
-
-
-def _spoken(name: str) -> str:
-    """construction--flat--bike-lane as "flat: bike lane"."""
-    return ": ".join(part.replace("-", " ") for part in name.split("--")[-2:])
 
 
 def _percent(share: float) -> str:
