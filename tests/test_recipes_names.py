@@ -45,6 +45,7 @@ def test_no_name_occurs_twice() -> None:
 def test_a_released_recipe_has_the_released_optimizer(name: str) -> None:
     settings, size = get_recipe(name).settings, name.split("_")[2]
     assert (settings.learning_rate, settings.layer_decay, settings.clip_norm) == OPTIMIZER[size]
+    assert settings.precision == "tf32"  # what the released trainer computes with
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def differences(folder: Path, other: Path) -> dict[str, float]:
 def test_two_ranks_log_what_one_process_logs(root: Path) -> None:
     found = differences(root / "whole", root / "alone")
     assert found["loss"] < 1e-5  # measured: 1e-7
-    assert found["grad_norm"] < 1e-5  # measured: 1e-7
+    assert found["grad_norm"] < 1e-5  # measured: 3e-8
     assert found["lr"] == found["mean_iou"] == found["pixels"] == 0
 
 
@@ -90,7 +90,7 @@ def test_a_run_of_two_ranks_that_was_killed_and_resumed_ends_in_the_same_bits(ro
 def test_resuming_with_another_number_of_ranks_goes_on_with_the_same_samples(root: Path, resumed: str) -> None:
     assert differences(root / resumed, root / "whole")["loss"] < 1e-5  # measured: 1e-7
     first, second = (load_checkpoint(root / name).model for name in (resumed, "whole"))
-    assert max(float((first[name] - second[name]).abs().max()) for name in first) < 1e-5  # measured: 1e-6
+    assert max(float((first[name] - second[name]).abs().max()) for name in first) < 1e-5  # measured: 2e-8
 
 
 def test_what_one_rank_refuses_all_refuse(root: Path, ends: Ends) -> None:

@@ -29,6 +29,7 @@ def _recipe(name: str, head: str, size: str, *, vistas: bool, iterations: int, e
             layer_decay=0.94 if large else 1.0,
             clip_norm=0.1 if large else None,
             warmup_iters=1500,
+            precision="tf32",
             checkpoint_every=1000,
             evaluate_every=evaluate_every,
             log_every=50,
