@@ -173,7 +173,7 @@ def test_the_command_times_one_shape(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
-        ("--models", "q", "must be among nano, micro, t, s, b, l, xl, got 'q'"),
+        ("--models", "q", "must be among nano, micro, t, s, b, l, xl, h, g, got 'q'"),
         ("--stages", "5", "1, 2, 3 or 4, got 5"),
         ("--crops", "512", "HEIGHTxWIDTH"),
         ("--images", "0", "images must be at least 1"),
