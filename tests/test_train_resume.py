@@ -177,6 +177,16 @@ def test_signal_in_an_evaluation_does_not_wait_for_its_end(tmp_path: Path, never
     assert_resumes_to(never_stopped, tmp_path)
 
 
+def test_signal_in_an_evaluation_promises_no_checkpoint_that_could_not_be_written(tmp_path: Path) -> None:
+    def full(model: object) -> dict[str, float]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("the evaluation went on")
+
+    (tmp_path / "checkpoints").write_text("a file in the way")
+    with pytest.raises(OSError, match="iter_000004 could not be written"):
+        fit(tiny(), Noise(), settings(checkpoint_every=12), folder=tmp_path, evaluate=full, resume=True)
+
+
 def test_handlers_are_given_back(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     fit(tiny(), Noise(), settings(), folder=tmp_path)

@@ -225,8 +225,12 @@ class _Run:
         assert self.evaluate is not None
         since = time.monotonic()
         share_buffers(self.model)
-        with self.signals.raising(self.parent / store.name_of(done)), torch.no_grad():
-            result = dict(self.evaluate(self.model.eval()))
+        try:
+            with self.signals.raising(self.parent / store.name_of(done)), torch.no_grad():
+                result = dict(self.evaluate(self.model.eval()))
+        except Interrupted:
+            self.wait_for_writing()  # what it says of the checkpoint must be true
+            raise
         train_mode(self.model, self.settings)
         if "mean_iou" not in result:
             raise ValueError(f"evaluate must return a dict with 'mean_iou', got the keys {sorted(result)}; add it")
