@@ -1,6 +1,7 @@
 """InternImage backbones with UperNet and SegFormer heads, by name, with weights under the released names or ours."""
 
 from vistalib.models.config import ModelConfig
+from vistalib.models.export import Deployment, export_file, export_program
 from vistalib.models.fcn import FCNHead
 from vistalib.models.fetch import locate
 from vistalib.models.flops import Cost, cost
@@ -19,6 +20,7 @@ from vistalib.models.zoo import create_model, list_models
 __all__ = [
     "RELEASED_FILES",
     "Cost",
+    "Deployment",
     "FCNHead",
     "InternImage",
     "LoadReport",
@@ -30,6 +32,8 @@ __all__ = [
     "UPerHead",
     "cost",
     "create_model",
+    "export_file",
+    "export_program",
     "from_pretrained",
     "from_released",
     "list_models",

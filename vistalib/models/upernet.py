@@ -6,6 +6,7 @@ Source: Xiao et al., "Unified Perceptual Parsing for Scene Understanding" (2018)
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from vistalib.models.convolution import resize, side
@@ -61,6 +62,26 @@ class PyramidPooling(nn.ModuleList):
                     "use a batch of at least 2 images a rank, or several ranks with synchronize_batch_norm(model), "
                     "or freeze the statistics with head.ppm.eval()"
                 )
-            pooled = nn.functional.adaptive_avg_pool2d(x, scale)  # (N, C, s, s)
+            # An exported program takes x of any size, and compilers and ONNX know adaptive pooling for fixed sizes alone.
+            pool = mean_of_cells if torch.compiler.is_exporting() else nn.functional.adaptive_avg_pool2d
+            pooled = pool(x, scale)  # (N, C_in, s, s)
             outputs.append(unit(pooled))  # (N, C, s, s)
         return outputs
+
+
+def mean_of_cells(x: Tensor, scale: int) -> Tensor:
+    """Adaptive average pooling of (N, C, H, W) to (N, C, s, s) as one matrix product, whose matrix is made from the sizes.
+
+    Cell i of s covers the pixels from floor(i * H / s) to ceil((i + 1) * H / s), so pixel j is in it where (j + 1) * s > i * H
+    and j * s < (i + 1) * H: whole numbers, hence exactly the cells that `adaptive_avg_pool2d` takes.
+    """
+    cell = torch.arange(scale, device=x.device)[:, None]
+
+    def shares(size: int) -> Tensor:
+        pixel = torch.arange(size, device=x.device)
+        inside = ((pixel + 1) * scale > cell * size) & (pixel * scale < (cell + 1) * size)
+        return inside.to(x.dtype) / inside.sum(1, keepdim=True)  # (s, size)
+
+    both = shares(x.shape[2])[:, None, :, None] * shares(x.shape[3])[:, None]  # (s, s, H, W)
+    pooled = x.flatten(2) @ both.flatten(2).flatten(0, 1).mT  # (N, C, s*s)
+    return pooled.view(*x.shape[:2], scale, scale)
