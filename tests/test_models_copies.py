@@ -3,6 +3,7 @@
 What torch does inside an operation (a matrix product that lays out a part anew, a convolution its weight) is not seen here.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -85,8 +86,10 @@ def test_the_heads_copy_only_what_they_concatenate(
     assert copies(segmentor(head), torch.randn(IMAGES, 3, 64, 96)) == [IMAGE, *others]
 
 
+@pytest.mark.parametrize("height", [64, 256], ids=["one band", "two bands"])
 @pytest.mark.parametrize("head", ["upernet", "segformer"])
-def test_on_a_cpu_the_heads_ask_for_no_copy_as_large_as_the_finest_map(head: str) -> None:
-    first, *others = copies(segmentor(head), torch.randn(IMAGES, 3, 64, 96))
-    assert first == IMAGE
-    assert all(torch.Size(shape).numel() < IMAGES * 8 * 16 * 24 for _, shape in others), others
+def test_on_a_cpu_the_only_copy_as_large_as_the_finest_map_puts_its_bands_together(head: str, height: int) -> None:
+    first, *others = copies(segmentor(head), torch.randn(IMAGES, 3, height, 96))
+    finest = (IMAGES, height // 4, 24, 8)
+    assert first == ("clone", (IMAGES, height, 96, 3))
+    assert [copy for copy in others if math.prod(copy[1]) >= math.prod(finest)] == [("cat", finest)]

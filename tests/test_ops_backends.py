@@ -168,7 +168,7 @@ def test_a_library_that_does_not_load_is_broken() -> None:
     made = build.Built("", 1.0, "c++", None, (), "")
     build.folder().mkdir(parents=True)
     (build.folder() / build.LIBRARY).write_text("no library")
-    (build.folder() / build.RECORD).write_text(json.dumps(dataclasses.asdict(made)))
+    (build.folder() / build.RECORD).write_text(json.dumps(dataclasses.asdict(made) | {"key": build.key()}))
     row = next(row for row in backend_status() if row.name == "cpp")
     assert "does not load: " in row.reason
     assert (row.usable, row.repair) == (False, "python -m vistalib kernels build --again")
