@@ -29,4 +29,4 @@ def test_a_training_step_compiles_without_a_graph_break(head: str) -> None:
             module.p = 0.0
     expected, found = step(model), step(model, compiled="aot_eager")
     errors = {name: worst(found[name], expected[name]) / max(float(expected[name].abs().max()), 1e-3) for name in expected}
-    assert max(errors.values()) < 1e-3, errors  # measured 2e-5
+    assert max(errors.values()) < 1e-4, errors  # measured 1.5e-6

@@ -86,14 +86,14 @@ def test_the_operator_in_onnx_is_the_definition(settings: dict[str, Any], logits
     session = onnxruntime.InferenceSession(tmp_path / "op.onnx")
     feed = {given.name: tensor.numpy() for given, tensor in zip(session.get_inputs(), inputs.tensors)}
     exact = dcnv3(*inputs.tensors, **inputs.settings, mask_is_logits=logits, backend="torch")
-    assert worst(torch.from_numpy(session.run(None, feed)[0]), exact) < 1e-5  # measured 2e-6
+    assert worst(torch.from_numpy(session.run(None, feed)[0]), exact) < 1e-5  # measured 2.3e-6
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 6])
 def test_the_means_of_cells_are_adaptive_pooling_at_every_size(scale: int) -> None:
     for height in range(1, 20):
         x = torch.rand(1, 2, height, 23 - height, dtype=torch.float64)
-        assert worst(mean_of_cells(x, scale), torch.nn.functional.adaptive_avg_pool2d(x, scale)) < 1e-14  # measured 6e-16
+        assert worst(mean_of_cells(x, scale), torch.nn.functional.adaptive_avg_pool2d(x, scale)) < 1e-14  # measured 3.4e-16
 
 
 @pytest.mark.parametrize("labels", [False, True], ids=["logits", "labels"])
@@ -104,7 +104,7 @@ def test_a_deployment_normalizes_inside_and_keeps_the_classes_that_mean_somethin
         normal = (image.double() - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
         expected = model(normal.float())[:, :3]
     assert given.shape == ((2, 40, 52) if labels else (2, 3, 10, 13))
-    assert difference(given.numpy(), expected.numpy()) < 1e-5  # measured 1e-6
+    assert difference(given.numpy(), expected.numpy()) < 1e-5  # measured 3.5e-6
 
 
 def test_a_wrong_label_is_as_far_off_as_its_logit_is_below_the_highest() -> None:
@@ -131,7 +131,7 @@ def test_one_program_serves_every_batch_height_and_width(head: str, strict: bool
     for size in SIZES:
         image = torch.randn(size[0], 3, *size[1:], generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
-            assert worst(run(image), model(image)) < 2e-5  # measured 2e-6
+            assert worst(run(image), model(image)) < 2e-5  # measured 1.8e-6
 
 
 @pytest.mark.slow
@@ -143,7 +143,7 @@ def test_an_onnx_file_gives_what_pytorch_gives_at_every_size(head: str, tmp_path
     model.labels = False
     for size in SIZES:
         with torch.no_grad():
-            assert difference(found[str(size)], model(photographs(*size)).numpy()) < 1e-4  # measured 2e-5
+            assert difference(found[str(size)], model(photographs(*size)).numpy()) < 1e-4  # measured 7.3e-5
 
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     (image,), (output,) = session.get_inputs(), session.get_outputs()
