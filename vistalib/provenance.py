@@ -47,10 +47,12 @@ def peak_memory_mb() -> float:
         return torch.cuda.max_memory_allocated() / 1e6
     if sys.platform == "win32":
         return float("nan")
+    if sys.platform == "linux":  # where ru_maxrss counts the process that started this one, too
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024 / 1e6
     import resource
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

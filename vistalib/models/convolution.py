@@ -36,7 +36,12 @@ class Conv(nn.Conv2d):
         if coarser:
             parts = [_Coarse(x, weight, side(finest)) for x, weight in zip(coarser, others, strict=True)]
             bands = torch.split(total, BAND, dim=1)
-            total = torch.cat([_add(band, parts, i * BAND) for i, band in enumerate(bands)], dim=1)
+            sums = (_add(band, parts, i * BAND) for i, band in enumerate(bands))
+            if torch.is_grad_enabled():
+                total = torch.cat([*sums], dim=1)
+            else:  # where they stand, since nobody asks for a gradient
+                for band, sum_ in zip(bands, sums, strict=True):
+                    band.copy_(sum_)
         return total.permute(0, 3, 1, 2)  # (N, O, H, W)
 
 
