@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from vistalib.data.decode import Image, Label, map_label, read_image, read_label, read_probability
+from vistalib.data.decode import Image, Label, map_label, read_image, read_label, read_probability, wrong_size
 from vistalib.data.labels import IGNORE_INDEX
 from vistalib.data.layout import Pair
 from vistalib.progress import progress
@@ -85,10 +85,7 @@ class StreetDataset:
         """Image (H, W, 3) RGB and label (H, W) in training ids of sample `i`; `ValueError` names the file that is at fault."""
         image, label = read_image(self.image_path(i)), self.read_label(i)
         if image.shape[:2] != label.shape:
-            raise ValueError(
-                f"{self.label_path(i)} must have the size of its image, got a label of {label.shape[1]}x{label.shape[0]} "
-                f"for an image of {image.shape[1]}x{image.shape[0]}; export the label again at the image's size"
-            )
+            raise wrong_size(self.label_path(i), label.shape, image.shape)
         return image, label
 
     def index(self) -> "datasets.Dataset":

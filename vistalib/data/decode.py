@@ -87,6 +87,14 @@ def unnamed(path: Path, names: str, values: npt.NDArray[Any], pixels: int) -> Va
     )
 
 
+def wrong_size(path: Path, label: tuple[int, ...], image: tuple[int, ...]) -> ValueError:
+    """The error for a label file whose shape (H, W) is not that of its image."""
+    return ValueError(
+        f"{path} must have the size of its image, got a label of {label[1]}x{label[0]} for an image of {image[1]}x{image[0]}; "
+        "export the label again at the image's size"
+    )
+
+
 def _read(path: Path, what: str) -> bytes:
     try:
         return path.read_bytes()

@@ -7,13 +7,15 @@ it is asked for. A dataset refuses what is wrong, at the first wrong thing; `vis
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from vistalib.data.labels import Color
 from vistalib.data.mapping import LabelMap
+
+Kind = Literal["vistas", "cityscapes", "folder"]
 
 
 @dataclass(frozen=True, eq=False)  # an array has no equality of its own: a reading equals itself
