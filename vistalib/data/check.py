@@ -17,7 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vistalib.data.check_files import examine, strays
-from vistalib.data.check_names import Found, count_findings, find, find_unlabelled, missing_folders, name_findings, twice
+from vistalib.data.check_names import (
+    Found,
+    count_findings,
+    find,
+    find_unlabelled,
+    missing_folders,
+    name_findings,
+    places,
+    twice,
+)
 from vistalib.data.cityscapes import CityscapesLayout, check_threshold
 from vistalib.data.disk import Disk, disk_speed
 from vistalib.data.findings import KINDS, Finding
@@ -93,7 +102,8 @@ def check(
     layout, title = _layout(kind, root, split, version, labels)
     findings = missing_folders(layout)
     chosen, readings, wrong = _configuration(layout, map)
-    findings += wrong if root.is_dir() else []  # otherwise it is clear why
+    if any(place.folder.is_dir() for place in places(layout)):  # otherwise it lies elsewhere too
+        findings += wrong
     splits = [
         find(part, how, with_probability=part.automatic and min_probability > 0)
         for part, how in zip(layout.parts, readings, strict=True)

@@ -65,13 +65,17 @@ def find_unlabelled(kind: Kind, layout: Layout) -> list[Found]:
     return [Found(split, place, None, place.files(), {})] if place.folder.is_dir() else []
 
 
+def places(layout: Layout) -> list[Place]:
+    """All the folders of a layout."""
+    return [place for part in layout.parts for place in (part.images, part.labels)]
+
+
 def missing_folders(layout: Layout) -> list[Finding]:
     """The folders of the layout that are not there; only the first where none is, since then the root is another."""
-    places = [place for part in layout.parts for place in (part.images, part.labels)]
-    absent = [place for place in places if not place.folder.is_dir()]
+    absent = [place for place in places(layout) if not place.folder.is_dir()]
     return [
         Finding.of("missing-folder", place.folder, no_folder(place, layout.holds))
-        for place in (absent[:1] if len(absent) == len(places) else absent)
+        for place in (absent[:1] if len(absent) == len(places(layout)) else absent)
     ]
 
 
@@ -98,7 +102,7 @@ def name_findings(kind: Kind, found: Found) -> Iterator[Finding]:
 def count_findings(found: Found, expected: int | None) -> Iterator[Finding]:
     """Whether a split has as many images as it should; sources differ on whether they count the bad image of train_extra."""
     images, uncertain = len(found.images), len(BAD_IMAGES) if found.split == "train_extra" else 0
-    if expected is None or not found.there or expected <= images <= expected + uncertain:
+    if expected is None or not images or expected <= images <= expected + uncertain:
         return
     drawn = (found.images_at.root / DRAWN).is_file()
     yield Finding(

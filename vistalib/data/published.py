@@ -31,10 +31,11 @@ SPLIT_OF = {town: split for split, towns in TOWNS.items() for town in towns.spli
 
 
 def promised(kind: Kind, root: Path) -> tuple[Mapping[str, int], tuple[int, int] | None]:
-    """How many images each split should have, and how large each should be (height, width) where all are alike.
+    """How many images each split should have, the bad one not counted, and their size (height, width) where all have the same.
 
-    For streets that this code has drawn, that is what was asked for, as the file beside them says. The bad image is not counted.
+    For streets that this code has drawn, that is what was asked for, as the file beside them says.
     """
+    images, size = IMAGES[kind], SIZES.get(kind)
     try:
         drawn = read_json(root / DRAWN)
     except ValueError:  # not there, or not ours
@@ -42,6 +43,4 @@ def promised(kind: Kind, root: Path) -> tuple[Mapping[str, int], tuple[int, int]
     match drawn:
         case {"num_images": dict(counts), "size": [int(height), int(width)]}:
             images, size = counts, (height, width) if kind in SIZES else None
-        case _:
-            images, size = IMAGES[kind], SIZES.get(kind)
     return {split: number - len(BAD_IMAGES) * (split == "train_extra") for split, number in images.items()}, size
