@@ -83,9 +83,9 @@ def _summary(done: "Checkup") -> str:
     """What was looked at and how long it took, how fast the disk is, and how it ended."""
     lines = [f"{done.files:,} files read in {done.seconds:.1f} s" if done.files else f"names checked in {done.seconds:.1f} s"]
     if (disk := done.disk) is not None and disk.bytes > ENOUGH:
-        source = "after the system was asked to forget them" if disk.asked_to_forget else "perhaps from memory"
-        size = f"{disk.files:,} files, {disk.bytes / 1e6:,.1f} MB"
-        lines.append(f"disk: {disk.bytes / disk.seconds / 1e6:,.0f} MB/s ({size}, {source})")
+        asked = "; the system was asked to drop them from memory first, and may not have" if disk.asked_to_forget else ""
+        size = f"{disk.files:,} files, {disk.bytes / 1e6:,.0f} MB"
+        lines.append(f"disk: {disk.bytes / disk.seconds / 1e6:,.0f} MB/s ({size}{asked or ', perhaps from memory'})")
     warnings = len(done.findings) - done.errors
     lines.append(f"{_number(done.errors, 'error')}, {_number(warnings, 'warning')}")
     return "\n".join(lines)

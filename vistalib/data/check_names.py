@@ -20,7 +20,7 @@ from vistalib.files import sha256
 class Found:
     """The files of one split by the names of the samples; `labels_at` is None where labels are not handed out.
 
-    `there` is False where a folder is missing. `reading` is None where nobody knows the classes.
+    `there` is False where a folder is missing or closed. `reading` is None where nobody knows the classes.
     """
 
     split: str
@@ -52,7 +52,7 @@ def find(part: Part, reading: Reading | None, *, with_probability: bool) -> Foun
         {name: paths for name, paths in place.files().items() if name not in part.left_out}
         for place in (part.images, part.labels)
     )
-    there = part.images.folder.is_dir() and part.labels.folder.is_dir()
+    there = all(os.access(place.folder, os.R_OK | os.X_OK) for place in (part.images, part.labels))
     return Found(part.split, part.images, part.labels, images, labels, there, reading, with_probability)
 
 
