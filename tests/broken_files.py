@@ -3,6 +3,7 @@
 A damage changes a copy of an intact dataset; what it returns, its manifest, says what a doctor must find: path -> kind.
 """
 
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,6 +119,18 @@ def lock(path: Path) -> None:
     path.chmod(0)
 
 
+def claim_to_be_huge(path: Path) -> None:
+    """Let the header promise 60,000 x 60,000 pixels, and nothing else be wrong."""
+    data, side = bytearray(path.read_bytes()), 60_000
+    if path.suffix == ".png":
+        data[16:24] = side.to_bytes(4, "big") * 2
+        data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    else:
+        frame = data.index(b"\xff\xc0")  # the marker before the size
+        data[frame + 5 : frame + 9] = side.to_bytes(2, "big") * 2
+    path.write_bytes(data)
+
+
 def to_folder(path: Path) -> None:
     path.unlink()
     path.mkdir()
@@ -172,12 +185,14 @@ one_file(IMAGES, "image without content", "empty", lambda path: path.write_bytes
 one_file(IMAGES, "cut image", "damaged-image", cut, *PHOTOS, "vistas-flat", "cityscapes-extra")
 one_file(IMAGES, "web page for an image", "damaged-image", lambda path: path.write_text("<html>404</html>"), "vistas", "folder")
 one_file(IMAGES, "flipped bit in an image", "damaged-image", flip_a_byte, "cityscapes")
+one_file(IMAGES, "image that claims to be huge", "damaged-image", claim_to_be_huge, "vistas", "cityscapes")
 one_file(IMAGES, "image without permission", "unreadable", lock, "vistas")
 one_file(IMAGES, "folder for an image", "unreadable", to_folder, "vistas", "folder")
 one_file(IMAGES, "link to nowhere", "unreadable", to_dead_link, "vistas", "cityscapes")
 one_file(LABELS, "label without content", "empty", lambda path: path.write_bytes(b""), "vistas", "cityscapes")
 one_file(LABELS, "cut label", "damaged-label", cut, *LABELS)
 one_file(LABELS, "flipped bit in a label", "damaged-label", flip_a_byte, "vistas", "cityscapes-extra")
+one_file(LABELS, "label that claims to be huge", "damaged-label", claim_to_be_huge, "vistas")
 one_file(LABELS, "folder for a label", "unreadable", to_folder, "cityscapes")
 one_file(LABELS, "label without permission", "unreadable", lock, "folder")
 one_file(LABELS, "palette expanded to colours", "label-mode", to_mode("RGB"), "vistas", "vistas-2.0", "vistas-flat")

@@ -98,9 +98,9 @@ def _content(path: Path, findings: list[Finding]) -> bytes:
 
 
 def _unreadable(path: Path, error: OSError) -> Finding:
-    if path.is_symlink() and not path.exists():
+    if os.path.islink(path) and not os.path.exists(path):  # unlike those of Path, these answer where a folder is closed
         found, repair = f"is a link to {os.readlink(path)}, which is not there", "restore what it leads to, or remove it"
-    elif path.is_dir() and not isinstance(error, PermissionError):
+    elif os.path.isdir(path) and not isinstance(error, PermissionError):
         found, repair = "is a folder", "put the file in its place"
     else:
         found, repair = f"cannot be read: {error.strerror}", "mend its permissions, or copy it again"
@@ -132,7 +132,8 @@ def _examine_label(path: Path, reading: Reading | None, done: Examined) -> Label
     try:
         label = read_label(path)
     except ValueError as error:
-        done.findings.append(Finding.of("label-mode", path, error))
+        undecoded = error.__context__ is not None  # the decoder gave up, where the header promised class indices
+        done.findings.append(Finding.of("damaged-label" if undecoded else "label-mode", path, error))
         return None
     seen = cv2.calcHist([label], [0], None, [256], [0, 256]).ravel() > 0  # (256,)
     if reading is None:
@@ -179,13 +180,17 @@ def _palette_finding(path: Path, seen: list[int], reading: Reading) -> Finding |
     wrong = [value for value in seen if value in reading.colors and palette.get(value) != reading.colors[value]]
     if not wrong:
         return None
-    value = wrong[0]
     for version, table in VERSIONS.items():
-        if all(v < len(table) and palette.get(v) == table[v].color for v in seen):
+        fits = all(value < len(table) and palette.get(value) == table[value].color for value in seen)
+        others = [value for value in wrong if fits and table[value].name != reading.values[value]]
+        if others:
+            value = others[0]
             found = f"has the colours of Vistas {version}, where {value} is {table[value].name} and not {reading.values[value]}"
-            return Finding("other-version", path, found, f"put the labels here that {reading.names} belongs to")
-    name, shown, color = reading.values[value], palette.get(value), reading.colors[value]
-    found = f"paints {value} ({name}) in the colour {shown}, which is {color} in {reading.names}"
+            repair = f"put the labels here that go with {reading.names}, or read these with a configuration of their own"
+            return Finding("other-version", path, found, repair)
+    value = wrong[0]
+    shown = f"paints {value} ({reading.values[value]}) in the colour {palette.get(value)}"
+    found = f"{shown}, which is {reading.colors[value]} in {reading.names}"
     return Finding("palette", path, found, "check that the classes of these labels have this order")
 
 

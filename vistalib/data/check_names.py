@@ -120,17 +120,19 @@ def twice(kind: Kind, splits: Sequence[Found]) -> Iterator[Finding]:
     """
     by_size: dict[int, list[tuple[str, Path]]] = defaultdict(list)
     for found in splits:
-        for path in (path for paths in found.images.values() for path in paths if path.is_file()):
+        for path in (path for paths in found.images.values() for path in paths if os.path.isfile(path)):
             by_size[path.stat().st_size].append((found.split, path))
     copies: set[Path] = set()
     for size in sorted(by_size.keys() - {0}):
         firsts: dict[str, tuple[str, Path]] = {}
         for split, path in by_size[size] if len(by_size[size]) > 1 else []:
-            if os.access(path, os.R_OK):
+            try:
                 first_split, first = firsts.setdefault(sha256(path), (split, path))
-                if first != path:
-                    copies.add(path)
-                    yield _copy(path, first, across=split != first_split)
+            except OSError:  # the look at single files says so
+                continue
+            if first != path:
+                copies.add(path)
+                yield _copy(path, first, across=split != first_split)
     where: dict[str, Path] = {}
     for found in splits if kind != "folder" else []:  # one's own names may well begin anew in every split
         for name, paths in found.images.items():
