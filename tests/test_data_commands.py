@@ -1,6 +1,7 @@
 """`vistalib data ...`: the commands do what the functions behind them do, and say so."""
 
 import json
+import re
 import zipfile
 
 import pytest
@@ -70,6 +71,49 @@ def test_import_makes_a_folder(tmp_path):
     given = [f"--{name}={tmp_path / name}" for name in ("images", "colors")]
     assert main(["data", "import", str(tmp_path / "own"), *given, f"--classes={tmp_path / 'classes.json'}"]) == 0
     assert Folder(tmp_path / "own", "train").read_label(0).tolist() == values(0, range(3)).tolist()
+
+
+def test_check_ends_with_0_where_training_would_run(tmp_path, capsys):
+    root = write_folder(tmp_path / "own")
+    assert main(["data", "check", "--folder", str(root)]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"train +5 +5 +5 +-\n", said)
+    assert said.rstrip().endswith("no errors, no warnings")
+
+
+def test_check_ends_with_1_names_files_and_says_what_to_do(tmp_path, capsys):
+    root = write_folder(tmp_path / "own")
+    (root / "labels/train/03.png").unlink()
+    (root / "images/train/notes.txt").write_text("")
+    assert main(["data", "check", "--folder", str(root)]) == 1
+    said, failed = capsys.readouterr()
+    assert (
+        "images without a label: 1 (missing-label)\n  images/train/03.png has no label\n  -> put the label into labels/train"
+        in said
+    )
+    assert said.index("ERRORS") < said.index("WARNINGS") < said.index("images/train/notes.txt is not read")
+    assert f"vistalib: {root} has 1 error; mend" in failed
+
+
+def test_check_shows_a_handful_of_many_and_writes_all(tmp_path, capsys):
+    root = write_folder(tmp_path / "own", count=12)
+    for path in (root / "labels/train").iterdir():
+        path.write_bytes(b"")
+    assert main(["data", "check", "--folder", str(root), "--json", str(tmp_path / "all.json")]) == 1
+    assert f"and 7 more (all in {tmp_path / 'all.json'})" in capsys.readouterr().out
+    written = json.loads((tmp_path / "all.json").read_text())
+    assert [finding["path"] for finding in written["findings"]] == [str(root / f"labels/train/{i:02}.png") for i in range(12)]
+    assert {finding["severity"] for finding in written["findings"]} == {"error"}
+
+
+def test_a_quick_check_says_that_it_read_no_file(tmp_path, capsys):
+    assert main(["data", "check", "--folder", str(write_folder(tmp_path / "own")), "--quick"]) == 0
+    assert "names checked" in capsys.readouterr().out
+
+
+def test_check_wants_one_dataset(capsys):
+    assert main(["data", "check"]) == 2
+    assert "one dataset is needed" in capsys.readouterr().err
 
 
 def test_make_asks_for_numbers_that_fit_the_layout(tmp_path, capsys):

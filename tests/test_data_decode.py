@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from broken_files import claim_to_be_huge
 from data_helpers import SIZE, pixels, values, write_cityscapes, write_folder, write_label, write_vistas
 from PIL import Image
 
@@ -105,6 +106,15 @@ def test_a_cut_label_is_refused(kept, tmp_path):
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
     with pytest.raises(ValueError, match=rf"{re.escape(str(path))} must be a whole PNG"):
         read_label(path)
+
+
+@pytest.mark.parametrize("reader", [read_image, read_label], ids=["image", "label"])
+def test_a_header_that_asks_for_more_than_memory_is_refused(reader, tmp_path):
+    path = tmp_path / "huge.png"
+    write_label(path, values(0, range(4)))
+    claim_to_be_huge(path)
+    with pytest.raises(ValueError, match=rf"{re.escape(str(path))} must be a whole"):
+        reader(path)
 
 
 def test_a_label_that_is_no_png_is_refused(tmp_path):

@@ -1,10 +1,11 @@
-"""`vistalib data`: streets drawn and datasets counted."""
+"""`vistalib data`: streets drawn, datasets unpacked, imported, checked and counted."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from vistalib.cli.data_check import data_check
 from vistalib.cli.parts import Given, UsageError, app
 from vistalib.files import replacing, write_json, writing
 
@@ -157,6 +158,7 @@ def data_maps(name: tyro.conf.Positional[str | None] = None) -> None:
 DataCommand = (
     Annotated[None, tyro.conf.subcommand("make", constructor=data_make)]
     | Annotated[None, tyro.conf.subcommand("import", constructor=data_import)]
+    | Annotated[None, tyro.conf.subcommand("check", constructor=data_check)]
     | Annotated[None, tyro.conf.subcommand("index", constructor=data_index)]
     | Annotated[None, tyro.conf.subcommand("maps", constructor=data_maps)]
     | Annotated[None, tyro.conf.subcommand("unpack", constructor=data_unpack)]
@@ -165,4 +167,4 @@ DataCommand = (
 
 @app.command
 def data(command: Annotated[DataCommand, tyro.conf.arg(name="")]) -> None:
-    """Draw synthetic streets, unpack the real ones, import your own, count them, show the maps between classes."""
+    """Draw synthetic streets, unpack the real ones, import your own, check and count them, show the maps between classes."""

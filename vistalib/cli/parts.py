@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import tyro
 
 if TYPE_CHECKING:  # the rooms bring torch along; `vistalib --help` does without
-    from vistalib.recipes import Dataset, Roots, TrainedModel
+    from vistalib.data import Kind
+    from vistalib.recipes import Dataset, Roots, Source, TrainedModel
 
 app = tyro.extras.SubcommandApp()
 
@@ -54,15 +55,26 @@ class OneDataset(Datasets):
 
     def open(self, *, training: bool) -> "Dataset":
         """The dataset; without a split, its training or its validation split."""
-        from vistalib.recipes import DEFAULT_SPLITS, Source
+        from vistalib.recipes import DEFAULT_SPLITS
+
+        return self.roots().open(self.source(DEFAULT_SPLITS[self.kind()][0 if training else 1]))
+
+    def source(self, default_split: str) -> "Source":
+        """The dataset as a recipe names it."""
+        from vistalib.recipes import Source
+
+        return Source(self.kind(), self.split or default_split, self.map, self.version, self.labels, self.min_probability)
+
+    def kind(self) -> "Kind":
+        """Which of the datasets was given; `UsageError` where it is not one."""
+        from vistalib.recipes import DEFAULT_SPLITS
 
         given = [kind for kind in DEFAULT_SPLITS if getattr(self, kind) is not None]
         if len(given) != 1:
             raise UsageError(
                 f"one dataset is needed, got {len(given)}; give one of --vistas DIR, --cityscapes DIR, --folder DIR"
             )
-        split = self.split or DEFAULT_SPLITS[given[0]][0 if training else 1]
-        return self.roots().open(Source(given[0], split, self.map, self.version, self.labels, self.min_probability))
+        return given[0]
 
 
 Given = Annotated[OneDataset, tyro.conf.arg(name="")]

@@ -1,9 +1,11 @@
 """The data room: label tables, Vistas, Cityscapes and one's own folders, the index, augmentation, sampler and loader."""
 
 from vistalib.data.augment import Augmentation, AugmentationSettings, normalize, resize, resize_label
+from vistalib.data.check import Checkup, check
 from vistalib.data.cityscapes import Cityscapes
 from vistalib.data.dataset import InMemory, StreetDataset
 from vistalib.data.decode import read_image
+from vistalib.data.findings import Finding
 from vistalib.data.folder import Folder
 from vistalib.data.importing import Imported, import_coco, import_colors
 from vistalib.data.index import class_pixels, class_places, source_pixels
@@ -13,6 +15,7 @@ from vistalib.data.labels import (
     TRAIN_CLASSES,
     TRAIN_COLORS,
 )
+from vistalib.data.layout import Kind
 from vistalib.data.loader import TrainLoader
 from vistalib.data.mapping import VISTAS_TO_CITYSCAPES, LabelMap, label_map, list_maps
 from vistalib.data.sampler import Sampler
@@ -32,10 +35,13 @@ __all__ = [
     "VISTAS_V2_0",
     "Augmentation",
     "AugmentationSettings",
+    "Checkup",
     "Cityscapes",
+    "Finding",
     "Folder",
     "Imported",
     "InMemory",
+    "Kind",
     "LabelMap",
     "Sampler",
     "StreetDataset",
@@ -43,6 +49,7 @@ __all__ = [
     "Unpacked",
     "Video",
     "Vistas",
+    "check",
     "class_pixels",
     "class_places",
     "import_coco",

@@ -11,8 +11,9 @@ sure an automatic label is, from 0 to 255.
 
 from pathlib import Path
 
-from vistalib.data.dataset import Pair, StreetDataset, files_by_stem, need_folder, pair_up, reading, split_names
+from vistalib.data.dataset import StreetDataset
 from vistalib.data.labels import CITYSCAPES, IGNORE_INDEX, TRAIN_CLASSES
+from vistalib.data.layout import Pair, Part, Place, Reading, need_folders, probability_of, reading, split_names
 from vistalib.data.licences import show_licence
 from vistalib.data.mapping import LabelMap, choose_map, native_map
 
@@ -30,6 +31,42 @@ AUTO_ENDINGS = {
     "_leftImg8bit": ("automatic label ids (0 to 33, or 255)", {**LABEL_IDS, IGNORE_INDEX: None}),
     "_gtFine_labelTrainIds": ("training ids (0 to 18, or 255)", TRAIN_IDS),
 }
+# What lies beside the labels and is not read: other forms of the same truth, and how sure automatic labels are.
+BESIDE = (
+    *("_labelIds.png", "_labelTrainIds.png", "_instanceIds.png", "_instanceTrainIds.png", "_color.png", "_polygons.json"),
+    *("_leftImg8bit.png", "_prob.png"),
+)
+
+
+class CityscapesLayout:
+    """The folders of Cityscapes for one split, or for several joined by "+"; None takes all that have such labels."""
+
+    config = None
+
+    def __init__(self, root: Path, split: str | None, labels: str) -> None:
+        if labels not in SPLITS:
+            raise ValueError(f"labels must be 'auto', 'fine' or 'coarse', got {labels!r}")
+        known = SPLITS[labels]
+        names = list(known) if split is None else split_names(split, known, f"a split of Cityscapes with {labels} labels")
+        found = [self._part(root, name, labels) for name in names]
+        self.parts = [part for part, _ in found]
+        self._meanings = [meaning for _, meaning in found]
+        self.holds = f"leftImg8bit/ and {' and '.join(dict.fromkeys(_kind(name, labels) + '/' for name in names))}"
+
+    def read(self, chosen: str | Path | LabelMap | None) -> tuple[LabelMap, list[Reading]]:
+        """The map that is meant, and the reading of each part; `ValueError` for a map of another dataset."""
+        map = choose_map(chosen, native=native_map((label.name, label.color, True) for label in CITYSCAPES.trained))
+        return map, [reading(map, values, f"the table of Cityscapes' {meaning}") for meaning, values in self._meanings]
+
+    @staticmethod
+    def _part(root: Path, split: str, labels: str) -> tuple[Part, tuple[str, dict[int, str | None]]]:
+        kind = _kind(split, labels)
+        automatic = kind == "refinement_final"
+        endings = AUTO_ENDINGS if automatic else {f"_{kind}_labelIds": NAMED_BY_ID}
+        places = [Place(root, f"{kind}/{split}", (".png",), ending, BESIDE) for ending in endings]
+        place = max(places, key=lambda place: len(place.files()))  # the first where both are whole
+        images = Place(root, f"leftImg8bit/{split}", (".png",), "_leftImg8bit")
+        return Part(split, images, place, BAD_IMAGES, automatic), endings[place.ending]
 
 
 class Cityscapes(StreetDataset):
@@ -51,45 +88,44 @@ class Cityscapes(StreetDataset):
         map: str | Path | LabelMap | None = None,
     ) -> None:
         """Checks the folders and that every image has a label; `ValueError` says what to mend."""
-        root = Path(root)
-        if labels not in SPLITS:
-            raise ValueError(f"labels must be 'auto', 'fine' or 'coarse', got {labels!r}")
-        if not 0 <= min_probability <= 1 or (min_probability > 0 and labels != "auto"):
-            raise ValueError(
-                f"min_probability must lie in 0..1, and above 0 with labels='auto' only, got {min_probability} with "
-                f"labels={labels!r}; leave it out"
-            )
-        parts = split_names(split, SPLITS[labels], f"a split of Cityscapes with {labels} labels")
-        self.map = choose_map(map, native=native_map((label.name, label.color, True) for label in CITYSCAPES.trained))
+        layout = CityscapesLayout(Path(root), split, labels)
+        check_threshold(min_probability, labels)
+        need_folders(layout)
+        self.map, readings = layout.read(map)
         pairs: list[Pair] = []
-        for part in parts:
-            automatic = labels == "auto" and part == "train_extra"
-            kind = "refinement_final" if automatic else "gtCoarse" if labels == "coarse" else "gtFine"
-            layout = f"leftImg8bit/ and {kind}/"
-            image_folder = need_folder(root, f"leftImg8bit/{part}", layout)
-            label_folder = need_folder(root, f"{kind}/{part}", layout)
-            images = files_by_stem(image_folder, (".png",), drop="_leftImg8bit")
-            endings = AUTO_ENDINGS if automatic else {f"_{kind}_labelIds": NAMED_BY_ID}
-            files = {ending: files_by_stem(label_folder, (".png",), drop=ending) for ending in endings}
-            ending = max(files, key=lambda name: len(files[name]))  # the first where both are whole
-            meaning, values = endings[ending]
-            found = pair_up(
-                {name: path for name, path in images.items() if name not in BAD_IMAGES},
-                files[ending],
-                reading=reading(self.map, values, f"the table of Cityscapes' {meaning}"),
-                image_folder=image_folder,
-                label_folder=label_folder,
-            )
-            pairs += [_with_probability(pair) for pair in found] if automatic and min_probability > 0 else found
+        for part, how in zip(layout.parts, readings, strict=True):
+            found = part.pairs(how)
+            pairs += [_with_probability(pair) for pair in found] if part.automatic and min_probability > 0 else found
         super().__init__(pairs, classes=self.map.classes, colors=self.map.colors, min_probability=min_probability)
-        show_licence("cityscapes", root)
+        show_licence("cityscapes", Path(root))
+
+
+def check_threshold(min_probability: float, labels: str) -> None:
+    """`ValueError` for a threshold that is no probability, or one for labels that no network made."""
+    if not 0 <= min_probability <= 1 or (min_probability > 0 and labels != "auto"):
+        raise ValueError(
+            f"min_probability must lie in 0..1, and above 0 with labels='auto' only, got {min_probability} with "
+            f"labels={labels!r}; leave it out"
+        )
+
+
+def _kind(split: str, labels: str) -> str:
+    """The folder that such labels of a split lie in."""
+    if labels == "auto" and split == "train_extra":
+        return "refinement_final"
+    return "gtCoarse" if labels == "coarse" else "gtFine"
 
 
 def _with_probability(pair: Pair) -> Pair:
-    probability = pair.label.with_stem(f"{pair.label.stem}_prob")
+    probability = probability_of(pair.label)
     if not probability.is_file():
-        raise ValueError(
-            f"min_probability needs a file of probabilities for every automatic label, got none at {probability}; unpack it "
-            "too, or leave min_probability out"
-        )
+        raise no_probability(probability)
     return Pair(pair.name, pair.image, pair.label, pair.reading, probability)
+
+
+def no_probability(path: Path) -> ValueError:
+    """The error for a file of probabilities that is not there."""
+    return ValueError(
+        f"min_probability needs a file of probabilities for every automatic label, got none at {path}; unpack it too, or "
+        "leave min_probability out"
+    )

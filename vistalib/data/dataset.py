@@ -4,17 +4,15 @@ Layout: an image is uint8 (H, W, 3) RGB; a label is uint8 (H, W) in training ids
 Letters: H, W height and width; C classes.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from vistalib.data.decode import Image, Label, map_label, read_image, read_label, read_probability
+from vistalib.data.decode import Image, Label, map_label, read_image, read_label, read_probability, wrong_size
 from vistalib.data.labels import IGNORE_INDEX
-from vistalib.data.mapping import LabelMap
+from vistalib.data.layout import Pair
 from vistalib.progress import progress
 
 if TYPE_CHECKING:
@@ -29,33 +27,6 @@ class Samples(Protocol):
     def read(self, i: int) -> tuple[Image, Label]:
         """Image (H, W, 3) RGB and label (H, W) of sample `i`."""
         ...
-
-
-@dataclass(frozen=True, eq=False)  # an array has no equality of its own: a reading equals itself
-class Reading:
-    """How the values that label files store become training ids; the pairs of a dataset share one, or a few.
-
-    `values` names the stored values, None for one that is no class; `names` is the source of these names. `table` (256,):
-    stored value -> training id, `UNKNOWN` for a value without a name.
-    """
-
-    table: npt.NDArray[np.uint8]
-    values: Mapping[int, str | None]
-    names: str
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One image file, its label file with the way to read it, and the name that stands for both.
-
-    `probability` is the file that says how sure an automatic label is, where the dataset is to leave out unsure pixels.
-    """
-
-    name: str
-    image: Path
-    label: Path
-    reading: Reading
-    probability: Path | None = None
 
 
 class StreetDataset:
@@ -114,10 +85,7 @@ class StreetDataset:
         """Image (H, W, 3) RGB and label (H, W) in training ids of sample `i`; `ValueError` names the file that is at fault."""
         image, label = read_image(self.image_path(i)), self.read_label(i)
         if image.shape[:2] != label.shape:
-            raise ValueError(
-                f"{self.label_path(i)} must have the size of its image, got a label of {label.shape[1]}x{label.shape[0]} "
-                f"for an image of {image.shape[1]}x{image.shape[0]}; export the label again at the image's size"
-            )
+            raise wrong_size(self.label_path(i), label.shape, image.shape)
         return image, label
 
     def index(self) -> "datasets.Dataset":
@@ -140,65 +108,3 @@ class InMemory(StreetDataset):
     def read(self, i: int) -> tuple[Image, Label]:
         """Sample `i` as it was decoded; do not write into the arrays."""
         return self._samples[i]
-
-
-def reading(chosen: LabelMap, values: Mapping[int, str | None], names: str) -> Reading:
-    """How labels are read under the map `chosen`, whose classes `values` and `names` are those of `LabelMap.table`."""
-    return Reading(chosen.table(values, names), values, names)
-
-
-def split_names(split: str, known: tuple[str, ...], what: str) -> list[str]:
-    """The parts of a split such as "train+val", each one of `known`; `what` begins the error message."""
-    parts = split.split("+")
-    if set(parts) - set(known) or len(set(parts)) < len(parts):
-        raise ValueError(
-            f"{what} must be one of {', '.join(known)}; got {split!r}; several are joined as {'+'.join(known[:2])}"
-        )
-    return parts
-
-
-def need_folder(root: Path, relative: str, layout: str) -> Path:
-    """`root / relative`, which must be a folder; `layout` completes "give as root the folder that holds ..."."""
-    folder = root / relative
-    if folder.is_dir():
-        return folder
-    there = next((path for path in folder.parents if path.is_dir()), Path())
-    if there in root.parents:
-        got = f"no folder {root}"
-    else:
-        inside = sorted(path.name for path in there.iterdir())
-        got = f"{there} with {', '.join(inside[:8]) + (', ...' if len(inside) > 8 else '') or 'nothing in it'}"
-    near = [root.parent, *sorted(root.glob("*/"))]
-    better = next((path for path in near if (path / relative).is_dir()), None)
-    raise ValueError(
-        f"expected the folder {folder}, got {got}; check the split and give as root the folder that holds {layout}"
-        + (f" (perhaps {better})" if better else "")
-    )
-
-
-def files_by_stem(folder: Path, suffixes: tuple[str, ...], *, drop: str = "") -> dict[str, Path]:
-    """The files in `folder` (and one level below) with one of `suffixes`, in order, by their stems less the ending `drop`."""
-    found: dict[str, Path] = {}
-    for path in sorted([*folder.glob("*.*"), *folder.glob("*/*.*")]):
-        if path.suffix.lower() not in suffixes or not path.stem.endswith(drop) or path.name.startswith("."):
-            continue
-        stem = path.stem.removesuffix(drop)
-        if stem in found:
-            raise ValueError(f"every sample must have a name of its own, got {found[stem]} and {path}; remove or rename one")
-        found[stem] = path
-    return found
-
-
-def pair_up(
-    images: dict[str, Path], labels: dict[str, Path], *, reading: Reading, image_folder: Path, label_folder: Path
-) -> list[Pair]:
-    """The pairs in order of name; `ValueError` when there are none or when an image has no label."""
-    if not images:
-        raise ValueError(f"expected images in {image_folder}, got none; unpack the dataset there or choose another split")
-    bare = [stem for stem in images if stem not in labels]
-    if bare:
-        raise ValueError(
-            f"every image must have a label, got {len(bare)} of {len(images)} without one, first {images[bare[0]]}; "
-            f"put its label into {label_folder} or take the image away"
-        )
-    return [Pair(stem, image, labels[stem], reading) for stem, image in images.items()]

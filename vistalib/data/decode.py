@@ -28,7 +28,7 @@ _PNG_KINDS = {0: "grey", 2: "colour (RGB)", 3: "palette", 4: "grey with alpha", 
 def read_image(path: Path) -> Image:
     """The photograph at `path` (JPEG or PNG), (H, W, 3) RGB; `ValueError` names a missing, damaged or cut file."""
     data = _read(path, "image")
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if _complete(data) else None
+    pixels = _decoded(data, cv2.IMREAD_COLOR)
     if pixels is None:
         raise ValueError(
             f"{path} must be a whole JPEG or PNG image, got {len(data)} bytes that end early or do not decode; "
@@ -52,7 +52,7 @@ def read_label(path: Path) -> Label:
     try:
         with PillowImage.open(io.BytesIO(data)) as image:
             return np.array(image, np.uint8)  # (H, W)
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, PillowImage.DecompressionBombError) as error:
         raise ValueError(
             f"{path} must be a whole PNG, got one that does not decode ({error}); copy or unpack this file again"
         ) from None
@@ -61,7 +61,7 @@ def read_label(path: Path) -> Label:
 def read_probability(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     """How sure an automatic label of `shape` (H, W) is, in steps of 1/255; `ValueError` names a file that is anything else."""
     data = _read(path, "probability")
-    values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if _complete(data) else None
+    values = _decoded(data, cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype != np.uint8 or values.shape != shape:
         got = "a file that does not decode" if values is None else f"{values.dtype} of shape {values.shape}"
         raise ValueError(
@@ -87,6 +87,14 @@ def unnamed(path: Path, names: str, values: npt.NDArray[Any], pixels: int) -> Va
     )
 
 
+def wrong_size(path: Path, label: tuple[int, ...], image: tuple[int, ...]) -> ValueError:
+    """The error for a label file whose shape (H, W) is not that of its image."""
+    return ValueError(
+        f"{path} must have the size of its image, got a label of {label[1]}x{label[0]} for an image of {image[1]}x{image[0]}; "
+        "export the label again at the image's size"
+    )
+
+
 def _read(path: Path, what: str) -> bytes:
     try:
         return path.read_bytes()
@@ -94,6 +102,14 @@ def _read(path: Path, what: str) -> bytes:
         raise ValueError(
             f"the {what} {path} must be a readable file, got: {error.strerror}; restore it or mend its permissions"
         ) from None
+
+
+def _decoded(data: bytes, flags: int) -> Any:
+    """What OpenCV makes of a whole image file, or None."""
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags) if _complete(data) else None
+    except cv2.error:  # a damaged header may ask for more pixels than there is memory
+        return None
 
 
 def _complete(data: bytes) -> bool:

@@ -8,13 +8,37 @@ trained nor scored, or null; 255 is always ignored. A class at the ignored posit
 from pathlib import Path
 from typing import Any
 
-from vistalib.data.dataset import StreetDataset, files_by_stem, need_folder, pair_up, reading
+from vistalib.data.dataset import StreetDataset
 from vistalib.data.decode import UNKNOWN
 from vistalib.data.labels import IGNORE_INDEX, Color
+from vistalib.data.layout import Part, Place, Reading, need_folders, reading
 from vistalib.data.mapping import LabelMap, choose_map, native_map
 from vistalib.files import read_json
 
-LAYOUT = "images/, labels/ and classes.json"
+
+class FolderLayout:
+    """The folders of one split of a folder of one's own; None takes all that there are."""
+
+    holds = "images/, labels/ and classes.json"
+
+    def __init__(self, root: Path, split: str | None) -> None:
+        there = sorted({path.name for kind in ("images", "labels") for path in root.glob(f"{kind}/*/")})
+        self.parts = [
+            Part(name, Place(root, f"images/{name}", (".jpg", ".jpeg", ".png")), Place(root, f"labels/{name}", (".png",)))
+            for name in ((there or ["train"]) if split is None else [split])
+        ]
+        self.config = root / "classes.json"
+
+    def read(self, chosen: str | Path | LabelMap | None) -> tuple[LabelMap, list[Reading]]:
+        """The map that is meant, and the reading of each part; `ValueError` where `classes.json` does not allow it."""
+        entries, ignore = read_classes(self.config)
+        native = native_map((name, color, True) for value, (name, color) in enumerate(entries) if value != ignore)
+        map = choose_map(chosen, native=native)
+        values: dict[int, str | None] = {value: name for value, (name, _) in enumerate(entries)} | {IGNORE_INDEX: None}
+        if ignore is not None:
+            values[ignore] = None
+        how = reading(map, values, str(self.config), {value: color for value, (_, color) in enumerate(entries)})
+        return map, [how] * len(self.parts)
 
 
 class Folder(StreetDataset):
@@ -22,27 +46,10 @@ class Folder(StreetDataset):
 
     def __init__(self, root: str | Path, split: str, *, map: str | Path | LabelMap | None = None) -> None:
         """Checks the folders, `classes.json` and that every image has a label; `ValueError` says what to mend."""
-        root = Path(root)
-        image_folder = need_folder(root, f"images/{split}", LAYOUT)
-        label_folder = need_folder(root, f"labels/{split}", LAYOUT)
-        config = root / "classes.json"
-        entries, ignore = read_classes(config)
-        native = native_map((name, color, True) for value, (name, color) in enumerate(entries) if value != ignore)
-        self.map = choose_map(map, native=native)
-        values: dict[int, str | None] = {value: name for value, (name, _) in enumerate(entries)} | {IGNORE_INDEX: None}
-        if ignore is not None:
-            values[ignore] = None
-        super().__init__(
-            pair_up(
-                files_by_stem(image_folder, (".jpg", ".jpeg", ".png")),
-                files_by_stem(label_folder, (".png",)),
-                reading=reading(self.map, values, str(config)),
-                image_folder=image_folder,
-                label_folder=label_folder,
-            ),
-            classes=self.map.classes,
-            colors=self.map.colors,
-        )
+        layout = FolderLayout(Path(root), split)
+        need_folders(layout)
+        self.map, readings = layout.read(map)
+        super().__init__(layout.parts[0].pairs(readings[0]), classes=self.map.classes, colors=self.map.colors)
 
 
 def read_classes(config: Path) -> tuple[list[tuple[str, Color]], int | None]:

@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as PillowImage
 
-from vistalib.data.dataset import files_by_stem
 from vistalib.data.decode import UNKNOWN, Image, Label, read_image
 from vistalib.data.folder import read_classes
 from vistalib.data.labels import IGNORE_INDEX, Color
+from vistalib.data.layout import files_by_stem
 from vistalib.extras import missing
 from vistalib.files import read_json, replacing, write_json, writing
 from vistalib.progress import progress

@@ -20,8 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vistalib.data.dataset import Reading, StreetDataset
+from vistalib.data.dataset import StreetDataset
 from vistalib.data.decode import UNKNOWN, Label, unnamed
+from vistalib.data.layout import Reading
 from vistalib.extras import missing
 from vistalib.files import cache_folder
 from vistalib.progress import progress

@@ -9,9 +9,10 @@ Layout: `{training,validation}/images/*.jpg`; labels in `{training,validation}/v
 from pathlib import Path
 from typing import Any
 
-from vistalib.data.dataset import StreetDataset, files_by_stem, need_folder, pair_up, reading, split_names
+from vistalib.data.dataset import StreetDataset
 from vistalib.data.decode import UNKNOWN
 from vistalib.data.labels import Color
+from vistalib.data.layout import Part, Place, Reading, need_folders, reading, split_names
 from vistalib.data.licences import show_licence
 from vistalib.data.mapping import LabelMap, choose_map, native_map
 from vistalib.files import read_json
@@ -20,6 +21,37 @@ SPLITS = ("training", "validation")
 # Where labels lie, in order of preference: version, folder below a split, default map. Both the first two have the 66 classes.
 LABELS = (("v1.2", "v1.2/labels", "released"), ("v1.2", "labels", "released"), ("v2.0", "v2.0/labels", "vistalib"))
 VERSIONS = ("v1.2", "v2.0")
+
+
+class VistasLayout:
+    """The folders of Vistas for one split, or for several joined by "+"; None takes both that have labels.
+
+    `version` None takes v1.2, in the newer or the older layout, and v2.0 where there is nothing else.
+    """
+
+    holds = "training/, validation/ and a config file"
+
+    def __init__(self, root: Path, split: str | None, version: str | None) -> None:
+        names = list(SPLITS) if split is None else split_names(split, SPLITS, "a Vistas split")
+        if version not in (None, *VERSIONS):
+            raise ValueError(f"the version must be 'v1.2' or 'v2.0', or None for what is there; got {version!r}")
+        here = [place for place in LABELS if version in (None, place[0])]
+        there = (place for place in here if any((root / name / place[1]).is_dir() for name in names))
+        self.version, below, self.default_map = next(there, here[0])
+        self.parts = [
+            Part(name, Place(root, f"{name}/images", (".jpg", ".jpeg")), Place(root, f"{name}/{below}", (".png",)))
+            for name in names
+        ]
+        configs = root / f"config_{self.version}.json", root / "config.json"
+        self.config = next((path for path in configs if path.is_file()), configs[0])
+
+    def read(self, chosen: str | Path | LabelMap | None) -> tuple[LabelMap, list[Reading]]:
+        """The map that is meant, and the reading of each part; `ValueError` where the configuration does not allow it."""
+        entries = _classes(self.config)
+        map = choose_map(chosen, native=native_map(entries), default=self.default_map)
+        values: dict[int, str | None] = {value: name for value, (name, _, _) in enumerate(entries)}
+        how = reading(map, values, str(self.config), {value: color for value, (_, color, _) in enumerate(entries)})
+        return map, [how] * len(self.parts)
 
 
 class Vistas(StreetDataset):
@@ -39,39 +71,16 @@ class Vistas(StreetDataset):
         map: str | Path | LabelMap | None = None,
     ) -> None:
         """Checks the folders, the configuration and that every image has a label; `ValueError` says what to mend."""
-        root, parts = Path(root), split_names(split, SPLITS, "a Vistas split")
-        if version not in (None, *VERSIONS):
-            raise ValueError(f"the version must be 'v1.2' or 'v2.0', or None for what is there; got {version!r}")
-        layout = "training/, validation/ and a config file"
-        images = [need_folder(root, f"{part}/images", layout) for part in parts]
-        here = [place for place in LABELS if version in (None, place[0])]
-        found = next((place for place in here if (root / parts[0] / place[1]).is_dir()), here[0])
-        self.version, below, default = found
-        labels = [need_folder(root, f"{part}/{below}", layout) for part in parts]
-        config = next((path for path in _configs(root, self.version) if path.is_file()), _configs(root, self.version)[0])
-        entries = _classes(config)
-        self.map = choose_map(map, native=native_map(entries), default=default)
-        how = reading(self.map, {value: name for value, (name, _, _) in enumerate(entries)}, str(config))
+        layout = VistasLayout(Path(root), split, version)
+        need_folders(layout)
+        self.version = layout.version
+        self.map, readings = layout.read(map)
         super().__init__(
-            [
-                pair
-                for folder, below_it in zip(images, labels, strict=True)
-                for pair in pair_up(
-                    files_by_stem(folder, (".jpg", ".jpeg")),
-                    files_by_stem(below_it, (".png",)),
-                    reading=how,
-                    image_folder=folder,
-                    label_folder=below_it,
-                )
-            ],
+            [pair for part, how in zip(layout.parts, readings, strict=True) for pair in part.pairs(how)],
             classes=self.map.classes,
             colors=self.map.colors,
         )
-        show_licence("vistas", root)
-
-
-def _configs(root: Path, version: str) -> tuple[Path, Path]:
-    return root / f"config_{version}.json", root / "config.json"
+        show_licence("vistas", Path(root))
 
 
 def _classes(config: Path) -> list[tuple[str, Color, bool]]:

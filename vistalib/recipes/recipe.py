@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from vistalib.data import AugmentationSettings, Cityscapes, Folder, Vistas
+from vistalib.data import AugmentationSettings, Cityscapes, Folder, Kind, Vistas
 from vistalib.train import TrainSettings
 
-Kind = Literal["vistas", "cityscapes", "folder"]
 Dataset = Vistas | Cityscapes | Folder
 DEFAULT_SPLITS: dict[Kind, tuple[str, str]] = {  # training, validation
     "vistas": ("training", "validation"),
