@@ -21,12 +21,19 @@ def step(model: Segmentor, *, compiled: str | None = None) -> dict[str, torch.Te
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("head", ["upernet", "segformer"])
-def test_a_training_step_compiles_without_a_graph_break(head: str) -> None:
+@pytest.mark.parametrize(
+    ("head", "backend"), [("upernet", "aot_eager"), ("segformer", "aot_eager"), ("segformer", "inductor")], ids=str
+)
+def test_a_training_step_compiles_without_a_graph_break(head: str, backend: str) -> None:
+    from torch._inductor import config
+
     model = segmentor(head, drop_path_rate=0.0).train()
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout2d):
             module.p = 0.0
-    expected, found = step(model), step(model, compiled="aot_eager")
+    expected = step(model)
+    with config.patch({"cpp.simdlen": 1}):  # without vectors it is written in a third of the time
+        found = step(model, compiled=backend)
     errors = {name: worst(found[name], expected[name]) / max(float(expected[name].abs().max()), 1e-3) for name in expected}
-    assert max(errors.values()) < 1e-4, errors  # measured 1.5e-6
+    assert max(errors.values()) < 1e-4, errors  # measured 1.5e-6, Inductor
+    print("WORST", max(errors.values()))

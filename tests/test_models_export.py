@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from tests.test_cli import status
 from vistalib.cli.export import difference
 from vistalib.files import read_json
 from vistalib.models import Deployment, Segmentor, create_model, export_file, export_program, run_exported, save_pretrained
+from vistalib.models.inductor import decompositions
 from vistalib.models.onnx_operators import OPSET, translations
 from vistalib.models.upernet import mean_of_cells
 from vistalib.ops import DCNv3, dcnv3
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
+Size = tuple[int, int, int]
 SIZES = ((1, 64, 96), (3, 75, 101), (2, 160, 64))  # none was traced; the second is no multiple of anything
 MEAN, STD = (120.0, 110.0, 100.0), (60.0, 50.0, 55.0)
 ODD = {"kernel_size": (3, 2), "stride": (1, 2), "padding": (1, 0), "dilation": (1, 2), "offset_scale": 1.3}
@@ -44,9 +47,9 @@ def photographs(number: int, height: int, width: int) -> torch.Tensor:
     return torch.randint(0, 256, (number, 3, height, width), dtype=torch.uint8, generator=generator)
 
 
-def run_without_vistalib(file: Path, folder: Path) -> dict[str, np.ndarray]:
+def run_without_vistalib(file: Path, folder: Path, sizes: Sequence[Size] = SIZES) -> dict[str, np.ndarray]:
     """What the file gives for every size, in a process that is told not to look for vistalib and says that it did not."""
-    np.savez(folder / "images.npz", **{str(size): photographs(*size).numpy() for size in SIZES})
+    np.savez(folder / "images.npz", **{str(size): photographs(*size).numpy() for size in sizes})
     code = """if True:
         import runpy, sys
         sys.argv = sys.argv[1:]
@@ -119,7 +122,7 @@ def test_a_model_in_training_mode_is_refused_with_the_repair() -> None:
 
 
 def test_a_file_of_another_kind_is_refused_before_the_work(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"end with \.onnx, got 'model\.engine'"):
+    with pytest.raises(ValueError, match=r"end with \.onnx or \.pt2, got 'model\.engine'"):
         export_file(segmentor("upernet"), tmp_path / "model.engine")
 
 
@@ -150,6 +153,42 @@ def test_an_onnx_file_gives_what_pytorch_gives_at_every_size(head: str, tmp_path
     assert (image.name, image.type, image.shape) == ("image", "tensor(uint8)", ["batch", 3, "height", "width"])
     assert output.name == ("labels" if head == "segformer" else "logits")
     assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == ["road", "façade"]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch.export about itself
+@pytest.mark.parametrize("reach", [1.0, 1e4], ids=["near", "far outside"])
+@pytest.mark.parametrize(("settings", "logits"), [({}, True), (ODD, False)], ids=["3x3-logits", "odd-mask"])
+def test_the_operator_taken_apart_is_the_definition(settings: dict[str, Any], logits: bool, reach: float) -> None:
+    inputs = random_inputs(2, 5, 7, dtype=torch.float64, **settings)
+    inputs.offset[:, ::2] *= reach
+    program = torch.export.export(Operator(**inputs.settings, mask_is_logits=logits).eval(), inputs.tensors)
+    program = program.run_decompositions(decompositions())
+    assert not [node for node in program.graph.nodes if "vistalib" in str(node.target)]
+    exact = dcnv3(*inputs.tensors, **inputs.settings, mask_is_logits=logits, backend="torch")
+    assert worst(program.module()(*inputs.tensors), exact) < 1e-14  # measured 2.2e-16
+
+
+@pytest.mark.slow
+def test_a_package_runs_without_the_model_and_gives_what_pytorch_gives(tmp_path: Path) -> None:
+    from torch._inductor import config
+
+    model, size = Deployment(segmentor("upernet"), mean=MEAN, std=STD).eval(), (2, 64, 96)
+    with config.patch({"cpp.simdlen": 1}):  # without vectors it is written in a third of the time
+        export_file(model, tmp_path / "model.pt2", size=size, about={"classes": ["road", "façade"]})
+    found = run_without_vistalib(tmp_path / "model.pt2", tmp_path, [size])
+    with torch.no_grad():
+        assert difference(found[str(size)], model(photographs(*size)).numpy()) < 1e-4  # measured
+    assert json.loads(torch._inductor.aoti_load_package(tmp_path / "model.pt2").get_metadata()["classes"]) == ["road", "façade"]
+    with pytest.raises(ValueError, match=r"takes images of shape \(2, 3, 64, 96\), got \(1, 3, 64, 96\)"):
+        run_exported.load(str(tmp_path / "model.pt2"), 1)(photographs(1, 64, 96).numpy())
+
+
+def test_without_a_compiler_a_package_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._inductor import config
+
+    monkeypatch.setattr(config.cpp, "cxx", ("no-such-compiler",))
+    with pytest.raises(ValueError, match="install one"):
+        export_file(segmentor("upernet"), tmp_path / "model.pt2")
 
 
 @pytest.mark.slow

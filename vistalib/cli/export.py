@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from vistalib.recipes import TrainedModel
 
 TOLERANCE = 1e-4  # of the largest logit, or of 1 where that is smaller
-EAGER = "import sys; from vistalib.cli.export import eager; eager(*sys.argv[1:])"
 MORE_SIZES = ((2, 96, 160), (1, 75, 101))  # checked beside the size that is timed; one is no multiple of anything
 
 
@@ -34,15 +33,16 @@ def export(
     size: tuple[int, int] = (512, 1024),
     json: Path | None = None,
 ) -> None:
-    """Write a model as one ONNX file, which runs without vistalib.
+    """Write a model as one file that runs without vistalib: ONNX, or a package compiled for PyTorch.
 
-    The file takes RGB bytes, (batch, 3, height, width), of any number and size. It is kept only if it gives what PyTorch gives.
+    An ONNX file takes RGB bytes, (batch, 3, height, width), of any number and size; a package, which needs a C++ compiler here
+    and none where it runs, takes one image of --size. The file is kept only if it gives what PyTorch gives.
 
     Args:
         source: Run folder, weight file, released name, address or place on the Hub.
-        target: File to write, NAME.onnx.
+        target: File to write, NAME.onnx or NAME.pt2.
         labels: Give the class of every pixel instead of logits at a quarter of the size.
-        size: Height and width at which time and memory are measured.
+        size: Height and width at which time and memory are measured, and which a package takes.
         json: File for the figures.
     """
     from vistalib.models import export_file
@@ -50,6 +50,7 @@ def export(
     from vistalib.recipes import open_model
 
     check_suffix(target)
+    sizes = ((1, *size),) if target.suffix == ".pt2" else ((1, *size), *MORE_SIZES)
     for path in (target, json):
         if path is not None:
             check_writable(path)
@@ -58,11 +59,11 @@ def export(
     with replacing(target) as beside:
         _say("export: tracing and writing; large models take minutes")
         began = time.monotonic()
-        export_file(deployed, beside, about=_about(source, trained))
+        export_file(deployed, beside, size=sizes[0], about=_about(source, trained))
         _say(f"export: written in {time.monotonic() - began:.0f} s; running it without vistalib, and PyTorch beside it")
-        figures = _compare(source, beside, labels=labels, sizes=((1, *size), *MORE_SIZES))
+        figures = _compare(source, beside, labels=labels, sizes=sizes)
     figures = {"file": str(target), "bytes": target.stat().st_size, "classes": len(trained.classes), **figures}
-    print(f"{target}: {figures['bytes'] / 1e6:.1f} MB; image (batch, 3, height, width) RGB bytes -> {figures['output']}")
+    print(f"{target}: {figures['bytes'] / 1e6:.1f} MB; image {figures['input']} RGB bytes -> {figures['output']}")
     print(f"  {'':18}{'seconds':>9}{'peak MB':>9}   one image of {size[0]}x{size[1]}, {figures['threads']} threads")
     for name in ("exported", "eager"):
         row = figures[name]
@@ -124,7 +125,9 @@ def _compare(source: str, file: Path, *, labels: bool, sizes: tuple[tuple[int, i
             f"the exported file must give what PyTorch gives to {TOLERANCE} of the largest logit, got {worst:.1e}; "
             "it was not kept; try another version of torch, onnxscript or onnxruntime"
         )
+    batch, height, width = sizes[0] if len(sizes) == 1 else ("batch", "height", "width")
     return {
+        "input": f"({batch}, 3, {height}, {width})",
         "output": "labels (batch, height, width)" if labels else "logits (batch, classes, height / 4, width / 4)",
         "exported": exported,
         "eager": eager,

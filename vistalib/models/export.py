@@ -1,7 +1,8 @@
-"""Models for other runtimes: one traced program for images of every size, and an ONNX file of it.
+"""Models for other runtimes: one traced program for images of every size, an ONNX file of it, or a package compiled for one size.
 
-`export_program` traces a model with DCNv3 as one operator. The file has none of ours left: DCNv3 is written by GridSample (see
-`onnx_operators`). `run_exported` shows how a file is run.
+`export_program` traces a model with DCNv3 as one operator. The files have none of ours left: in ONNX, DCNv3 is written by
+GridSample (see `onnx_operators`); for AOTInductor it is taken apart and compiled with all the rest into one library (see
+`inductor`). `run_exported` shows how both are run.
 
 Letters: N images, H and W pixels, K classes.
 """
@@ -22,12 +23,14 @@ from torch.export import Dim, ExportedProgram
 from vistalib.extras import missing
 from vistalib.files import replacing
 from vistalib.models.convolution import resize, side
+from vistalib.models.inductor import check_compiler, write_package
 from vistalib.models.onnx_operators import OPSET, translations
 from vistalib.models.segmentor import Segmentor
 
 # Any example would do in which no two sizes of the network are equal. From 33 pixels on the coarsest map is more than one wide.
-EXAMPLE = (2, 3, 264, 328)
-SIZES = {0: Dim("batch", min=1, max=1024), 2: Dim("height", min=33, max=16384), 3: Dim("width", min=33, max=16384)}
+EXAMPLE = (2, 264, 328)
+SIZES = {0: ("batch", 1, 1024), 2: ("height", 33, 16384), 3: ("width", 33, 16384)}
+SUFFIXES = {".onnx": ("onnxscript", "onnxruntime"), ".pt2": ()}  # and the packages that write and check such a file
 
 
 class Deployment(nn.Module):
@@ -61,42 +64,53 @@ class Deployment(nn.Module):
         return resize(logits, side(image)).argmax(dim=1).byte() if self.labels else logits
 
 
-def export_program(model: nn.Module, *, strict: bool = False) -> ExportedProgram:
+def export_program(model: nn.Module, *, size: tuple[int, int, int] | None = None, strict: bool = False) -> ExportedProgram:
     """The graph of `model`, which takes images (N, 3, H, W): floats, or bytes where it is a `Deployment`.
 
-    The program runs 1 to 1024 images of 33 to 16384 pixels a side. DCNv3 in it is the operator that the model's device gets,
-    so a process that loads the program from a file must import `vistalib.ops` first. `strict` traces the Python code instead
-    of running it. Raises `ValueError` for a model in training mode.
+    The program runs 1 to 1024 images of 33 to 16384 pixels a side, or, with `size`, N images of H x W alone. DCNv3 in it is the
+    operator that the model's device gets, so a process that loads the program from a file must import `vistalib.ops` first.
+    `strict` traces the Python code instead of running it. Raises `ValueError` for a model in training mode.
     """
     if any(module.training for module in model.modules()):
         raise ValueError("a model to export must be in evaluation mode, got one in training; call model.eval() first")
     some = next(model.parameters())
+    number, height, width = size or EXAMPLE
     dtype = torch.uint8 if isinstance(model, Deployment) else some.dtype
-    image = torch.zeros(EXAMPLE, dtype=dtype, device=some.device)
+    image = torch.zeros(number, 3, height, width, dtype=dtype, device=some.device)
+    free = None if size else ({axis: Dim(name, min=low, max=high) for axis, (name, low, high) in SIZES.items()},)
     with _quiet(), torch.no_grad():
-        return torch.export.export(model, (image,), dynamic_shapes=(SIZES,), strict=strict)
+        return torch.export.export(model, (image,), dynamic_shapes=free, strict=strict)
 
 
-def export_file(model: nn.Module, path: str | Path, *, about: Mapping[str, Any] | None = None) -> None:
-    """Write `model` to `path`, an .onnx file of opset 18.
+def export_file(
+    model: nn.Module, path: str | Path, *, size: tuple[int, int, int] = (1, 512, 1024), about: Mapping[str, Any] | None = None
+) -> None:
+    """Write `model` to `path`: an .onnx file of opset 18, or a .pt2 package of AOTInductor, compiled by this machine's C++ compiler.
 
-    Input "image", output "logits", or "labels" of a `Deployment` that gives them; batch, height and width are free within the
-    bounds of `export_program`. `about` is kept in the file as JSON texts by name. Raises `ValueError` for another suffix and
-    for a model in training mode.
+    Input "image", output "logits", or "labels" of a `Deployment` that gives them. In an .onnx file batch, height and width are
+    free within the bounds of `export_program`; a package takes `size`, N images of H x W, alone, and runs on processors that
+    have this one's vector instructions. `about` is kept in the file as JSON texts by name. Raises `ValueError` for another suffix
+    and for a model in training mode.
     """
     path = Path(path)
     check_suffix(path)
     texts = {name: json.dumps(value, ensure_ascii=False) for name, value in (about or {}).items()}
-    program = export_program(model)
+    compiled = path.suffix == ".pt2"
+    program = export_program(model, size=size if compiled else None)
     with replacing(path) as beside, _quiet():
-        _write_onnx(program, beside, texts, labels=isinstance(model, Deployment) and model.labels)
+        if compiled:
+            write_package(program, beside, texts | {"size": json.dumps(size)})
+        else:
+            _write_onnx(program, beside, texts, labels=isinstance(model, Deployment) and model.labels)
 
 
 def check_suffix(path: Path) -> None:
     """Raise now what `export_file` would raise about `path` after minutes of work."""
-    if path.suffix != ".onnx":
-        raise ValueError(f"an exported file must end with .onnx, got {path.name!r}; rename it")
-    for package in ("onnxscript", "onnxruntime"):
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"an exported file must end with {' or '.join(SUFFIXES)}, got {path.name!r}; rename it")
+    if path.suffix == ".pt2":
+        check_compiler()
+    for package in SUFFIXES[path.suffix]:
         if find_spec(package) is None:
             raise missing(package, "write and check ONNX files")
 

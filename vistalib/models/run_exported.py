@@ -1,7 +1,7 @@
 """Run an exported file without vistalib: `python run_exported.py FILE IMAGES.npz RESULTS.npz THREADS`.
 
-A file on its own, which imports nothing of the package: it is what a user of an exported file has to write. IMAGES holds arrays
-(N, 3, H, W) of the type the file takes; RESULTS gets what came of each under the same name. Printed as JSON: the seconds of a
+A file on its own, which imports nothing of the package: it is what a user of an exported file has to write. FILE is an .onnx file
+or a .pt2 package. IMAGES holds arrays (N, 3, H, W) of the type and, for a package, the size that the file takes; RESULTS gets what came of each under the same name. Printed as JSON: the seconds of a
 run on the first one, the median of three after a run that is not counted, and the process's peak memory in MB.
 """
 
@@ -18,6 +18,22 @@ import numpy as np
 
 def load(path: str, threads: int) -> Callable[[Any], Any]:
     """The file as a function from images to its output, both NumPy arrays."""
+    if path.endswith(".pt2"):
+        import torch
+
+        torch.set_num_threads(threads)
+        package = torch._inductor.aoti_load_package(path)
+        number, height, width = json.loads(package.get_metadata()["size"])
+        expected = (number, 3, height, width)
+
+        def run(images: Any) -> Any:
+            if images.shape != expected:  # the library would not look
+                raise ValueError(f"{path} takes images of shape {expected}, got {images.shape}; resize them or export again")
+            with torch.inference_mode():
+                return package(torch.from_numpy(images)).numpy()
+
+        return run
+
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

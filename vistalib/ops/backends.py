@@ -84,7 +84,6 @@ def backend_status() -> tuple[BackendStatus, ...]:
     return BackendStatus("torch", True, "runs on every device"), *map(_status, PACKAGES)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch leaves it unannotated
 def choose_backend(backend: str, device_type: str) -> str:
     """The backend that a call with `backend` on `device_type` gets: "auto" becomes the fastest that is usable there.
 
@@ -111,6 +110,10 @@ def choose_backend(backend: str, device_type: str) -> str:
             raise RuntimeError(f"backend {backend!r} cannot be used: {status.reason}{repair}, or pass backend='torch'")
         _usable.add(backend)
     return backend
+
+
+# What `torch.compiler.assume_constant_result` does, which imports the compiler: four seconds that only its users should pay.
+choose_backend._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def kernels(backend: str) -> ModuleType:
