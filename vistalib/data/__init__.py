@@ -1,7 +1,8 @@
 """The data room: label tables, Vistas, Cityscapes and one's own folders, the index, augmentation, sampler and loader."""
 
-from vistalib.data.augment import Augmentation, AugmentationSettings, normalize, resize, resize_label
+from vistalib.data.augment import Augmentation, AugmentationSettings, resize, resize_label
 from vistalib.data.cityscapes import Cityscapes
+from vistalib.data.colors import normalize
 from vistalib.data.dataset import InMemory, StreetDataset
 from vistalib.data.decode import read_image
 from vistalib.data.folder import Folder

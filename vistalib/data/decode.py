@@ -7,6 +7,7 @@ Layout: an image is uint8 (H, W, 3) RGB, a label uint8 (H, W).
 """
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,19 @@ Label = npt.NDArray[np.uint8]
 
 UNKNOWN = 254  # in a look-up table: a value that the dataset's classes do not name
 
-_PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
-_JPEG_START, _JPEG_END, _JPEG_SCAN = b"\xff\xd8", b"\xff\xd9", 0xDA
+PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+JPEG_START, _JPEG_END, JPEG_SCAN = b"\xff\xd8", b"\xff\xd9", 0xDA
 _PNG_KINDS = {0: "grey", 2: "colour (RGB)", 3: "palette", 4: "grey with alpha", 6: "colour with alpha (RGBA)"}
 
 
 def read_image(path: Path) -> Image:
     """The photograph at `path` (JPEG or PNG), (H, W, 3) RGB; `ValueError` names a missing, damaged or cut file."""
-    data = _read(path, "image")
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if _complete(data) else None
+    return decode_image(path, read_file(path, "image"))
+
+
+def decode_image(path: Path, data: bytes) -> Image:
+    """The photograph that `data`, the content of `path`, holds; see `read_image`."""
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if complete(data) else None
     if pixels is None:
         raise ValueError(
             f"{path} must be a whole JPEG or PNG image, got {len(data)} bytes that end early or do not decode; "
@@ -39,8 +44,8 @@ def read_image(path: Path) -> Image:
 
 def read_label(path: Path) -> Label:
     """The stored indices (H, W) of a palette PNG or an 8-bit grey PNG; `ValueError` names a file that is anything else."""
-    data = _read(path, "label")
-    if data[:8] != _PNG_START or len(data) < 33:
+    data = read_file(path, "label")
+    if data[:8] != PNG_START or len(data) < 33:
         raise ValueError(f"{path} must be a PNG that stores class indices, got {data[:8]!r} at its start; write labels as PNG")
     depth, kind = data[24], data[25]
     if not (kind == 3 or (kind == 0 and depth == 8)):
@@ -60,8 +65,8 @@ def read_label(path: Path) -> Label:
 
 def read_probability(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     """How sure an automatic label of `shape` (H, W) is, in steps of 1/255; `ValueError` names a file that is anything else."""
-    data = _read(path, "probability")
-    values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if _complete(data) else None
+    data = read_file(path, "probability")
+    values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if complete(data) else None
     if values is None or values.dtype != np.uint8 or values.shape != shape:
         got = "a file that does not decode" if values is None else f"{values.dtype} of shape {values.shape}"
         raise ValueError(
@@ -87,7 +92,8 @@ def unnamed(path: Path, names: str, values: npt.NDArray[Any], pixels: int) -> Va
     )
 
 
-def _read(path: Path, what: str) -> bytes:
+def read_file(path: Path, what: str) -> bytes:
+    """The content of a file; the `ValueError` for one that cannot be read calls it `what`."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -96,11 +102,11 @@ def _read(path: Path, what: str) -> bytes:
         ) from None
 
 
-def _complete(data: bytes) -> bool:
+def complete(data: bytes) -> bool:
     """Whether an image file runs to its end mark; formats other than JPEG and PNG are left to the decoder."""
-    if data.startswith(_JPEG_START):
+    if data.startswith(JPEG_START):
         return data.rfind(_JPEG_END) > _first_scan(data)
-    if data.startswith(_PNG_START):
+    if data.startswith(PNG_START):
         return data.rfind(_PNG_END) > 0
     return len(data) > 0
 
@@ -108,7 +114,18 @@ def _complete(data: bytes) -> bool:
 def _first_scan(data: bytes) -> int:
     """Where the pixels of a JPEG begin: behind every header, so that the end mark of an embedded thumbnail does not count."""
     position = 2
-    while position + 4 <= len(data) and data[position] == 0xFF and data[position + 1] != _JPEG_SCAN:
-        fill = data[position + 1] == 0xFF  # markers may be stretched by bytes of 0xFF
-        position += 1 if fill else 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    for at, kind in jpeg_headers(data):
+        position = at if kind == JPEG_SCAN else at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return position
+
+
+def jpeg_headers(data: bytes) -> Iterator[tuple[int, int]]:
+    """Where the headers of a JPEG lie, and their kinds, up to that of the first scan."""
+    position, kind = 2, 0
+    while position + 4 <= len(data) and data[position] == 0xFF and kind != JPEG_SCAN:
+        kind = data[position + 1]
+        if kind == 0xFF:  # markers may be stretched by bytes of 0xFF
+            position += 1
+        else:
+            yield position, kind
+            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")

@@ -94,10 +94,10 @@ class _AugmentedSamples(Dataset[Sample | str]):
     def __getitem__(self, n: int) -> Sample | str:
         index, seed = self.sampler[n]
         try:
-            image, label = self.dataset.read(index)
+            image, label = self.dataset.open(index)
+            return *self.augmentation(image, label, np.random.RandomState(seed)), n
         except ValueError as error:
             return str(error)
-        return *self.augmentation(image, label, np.random.RandomState(seed)), n
 
 
 def _collate(samples: list[Sample | str]) -> dict[str, Tensor] | str:
