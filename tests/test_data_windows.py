@@ -1,6 +1,7 @@
 """Windows have the bytes of the whole: of files of every kind, of labels under a table, of resized images."""
 
 import io
+import zlib
 
 import cv2
 import numpy as np
@@ -8,9 +9,9 @@ import pytest
 from data_helpers import pixels, values, write_cityscapes, write_folder, write_label, write_vistas
 from PIL import Image, PngImagePlugin
 
-from vistalib.data import Augmentation, AugmentationSettings, Cityscapes, Folder, Vistas, resize, resize_label
+from vistalib.data import Augmentation, AugmentationSettings, Cityscapes, Folder, Vistas, png, resize, resize_label
 from vistalib.data.augment import fitted_size
-from vistalib.data.decode import read_image
+from vistalib.data.decode import read_image, read_label
 from vistalib.data.windows import ImageFile, Resized, open_image
 
 PHOTO = np.asarray(Image.fromarray(pixels(1)).resize((203, 171), Image.Resampling.BICUBIC))
@@ -119,12 +120,44 @@ def test_a_cut_file_is_refused_when_it_is_opened(kind, tmp_path):
         open_image(path)
 
 
-def test_damage_above_the_lower_edge_of_a_window_is_named(tmp_path):
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
+def test_damage_anywhere_in_a_png_is_named_when_it_is_opened(share, tmp_path):
     data = bytearray(stored("PNG"))
-    data[len(data) // 2] ^= 255
+    data[int(len(data) * share)] ^= 255
     (tmp_path / "a.png").write_bytes(data)
     with pytest.raises(ValueError, match=r"a\.png must be a whole JPEG or PNG image"):
-        open_image(tmp_path / "a.png")[:171, :203]
+        open_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("kind", ["a photograph", "palette indices"])
+def test_a_png_is_inflated_alike_without_isal(kind, monkeypatch):
+    label = values(3, range(60))
+    data = stored("PNG") if kind == "a photograph" else palette_png(label)
+    expected = PHOTO if kind == "a photograph" else label
+    for library in (pytest.importorskip("isal.isal_zlib"), zlib):
+        monkeypatch.setattr(png, "_zlib", lambda library=library: library)
+        found = png.parse(data)
+        np.testing.assert_array_equal(found.rows(5), expected[:5])
+        np.testing.assert_array_equal(found.rows(found.height), expected)
+
+
+@pytest.mark.parametrize("filters", [cv2.IMWRITE_PNG_FILTER_NONE, cv2.IMWRITE_PNG_FILTER_UP, cv2.IMWRITE_PNG_ALL_FILTERS])
+def test_palette_indices_are_read_under_every_filter(filters, tmp_path):
+    label = values(1, range(60))
+    grey = cv2.imencode(".png", label, [cv2.IMWRITE_PNG_FILTER, filters])[1].tobytes()
+    header = b"IHDR" + grey[16:25] + bytes([png.PALETTE, 0, 0, 0])
+    colors = b"PLTE" + bytes(range(256)) * 3
+    parts = [header, colors]
+    begun = b"".join(len(part[4:]).to_bytes(4, "big") + part + zlib.crc32(part).to_bytes(4, "big") for part in parts)
+    (tmp_path / "label.png").write_bytes(grey[:8] + begun + grey[33:])
+    np.testing.assert_array_equal(read_label(tmp_path / "label.png"), label)
+
+
+def palette_png(label: np.ndarray) -> bytes:
+    image, file = Image.fromarray(label), io.BytesIO()
+    image.putpalette([channel for i in range(256) for channel in (255 - i, i, 7)])
+    image.save(file, "PNG")
+    return file.getvalue()
 
 
 def test_resized_windows_are_cut_from_the_whole():

@@ -103,7 +103,7 @@ class StreetDataset:
         if pair.probability is not None:
             probability = read_probability(pair.probability, values.shape)
             unsure = np.arange(256) / 255 < self.min_probability
-            values[unsure[probability]] = IGNORE_INDEX
+            values = np.where(unsure[probability], np.uint8(IGNORE_INDEX), values)
         return values
 
     def read_label(self, i: int) -> Label:

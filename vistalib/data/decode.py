@@ -1,13 +1,12 @@
 """From files to arrays: images as RGB, labels as the class indices they store; a damaged file is named, never passed on.
 
 Images go through OpenCV, which turns a photograph by its EXIF orientation as the released code does. Older versions of
-it hand out the readable part of a cut JPEG in silence, so the end mark is looked for first. Labels go through Pillow,
-which keeps the indices of a palette PNG; OpenCV may expand them to colours.
+it hand out the readable part of a cut JPEG in silence, so the end mark is looked for first. Labels are read as the
+indices of a palette PNG, which OpenCV may expand to colours and Pillow keeps.
 Layout: an image is uint8 (H, W, 3) RGB, a label uint8 (H, W).
 """
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as PillowImage
 
+from vistalib.data import jpeg, png
+
 Image = npt.NDArray[np.uint8]
 Label = npt.NDArray[np.uint8]
 
 UNKNOWN = 254  # in a look-up table: a value that the dataset's classes do not name
 
-PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
-JPEG_START, _JPEG_END, JPEG_SCAN = b"\xff\xd8", b"\xff\xd9", 0xDA
 _PNG_KINDS = {0: "grey", 2: "colour (RGB)", 3: "palette", 4: "grey with alpha", 6: "colour with alpha (RGBA)"}
 
 
@@ -33,7 +32,7 @@ def read_image(path: Path) -> Image:
 
 def decode_image(path: Path, data: bytes) -> Image:
     """The photograph that `data`, the content of `path`, holds; see `read_image`."""
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if complete(data) else None
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if _complete(data) else None
     if pixels is None:
         raise ValueError(
             f"{path} must be a whole JPEG or PNG image, got {len(data)} bytes that end early or do not decode; "
@@ -43,9 +42,12 @@ def decode_image(path: Path, data: bytes) -> Image:
 
 
 def read_label(path: Path) -> Label:
-    """The stored indices (H, W) of a palette PNG or an 8-bit grey PNG; `ValueError` names a file that is anything else."""
+    """The stored indices (H, W) of a palette PNG or an 8-bit grey PNG, not to be written to.
+
+    `ValueError` names a file that is anything else.
+    """
     data = read_file(path, "label")
-    if data[:8] != PNG_START or len(data) < 33:
+    if data[:8] != png.START or len(data) < 33:
         raise ValueError(f"{path} must be a PNG that stores class indices, got {data[:8]!r} at its start; write labels as PNG")
     depth, kind = data[24], data[25]
     if not (kind == 3 or (kind == 0 and depth == 8)):
@@ -55,8 +57,11 @@ def read_label(path: Path) -> Label:
             "or write the indices again with Pillow in mode P or L"
         )
     try:
+        plain = png.parse(data)
+        if plain is not None:
+            return plain.rows(plain.height)  # (H, W)
         with PillowImage.open(io.BytesIO(data)) as image:
-            return np.array(image, np.uint8)  # (H, W)
+            return np.asarray(image, np.uint8)  # (H, W)
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(
             f"{path} must be a whole PNG, got one that does not decode ({error}); copy or unpack this file again"
@@ -66,7 +71,7 @@ def read_label(path: Path) -> Label:
 def read_probability(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     """How sure an automatic label of `shape` (H, W) is, in steps of 1/255; `ValueError` names a file that is anything else."""
     data = read_file(path, "probability")
-    values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if complete(data) else None
+    values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if _complete(data) else None
     if values is None or values.dtype != np.uint8 or values.shape != shape:
         got = "a file that does not decode" if values is None else f"{values.dtype} of shape {values.shape}"
         raise ValueError(
@@ -102,30 +107,10 @@ def read_file(path: Path, what: str) -> bytes:
         ) from None
 
 
-def complete(data: bytes) -> bool:
+def _complete(data: bytes) -> bool:
     """Whether an image file runs to its end mark; formats other than JPEG and PNG are left to the decoder."""
-    if data.startswith(JPEG_START):
-        return data.rfind(_JPEG_END) > _first_scan(data)
-    if data.startswith(PNG_START):
-        return data.rfind(_PNG_END) > 0
+    if data.startswith(jpeg.START):
+        return jpeg.complete(data)
+    if data.startswith(png.START):
+        return data.rfind(png.END) > 0
     return len(data) > 0
-
-
-def _first_scan(data: bytes) -> int:
-    """Where the pixels of a JPEG begin: behind every header, so that the end mark of an embedded thumbnail does not count."""
-    position = 2
-    for at, kind in jpeg_headers(data):
-        position = at if kind == JPEG_SCAN else at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return position
-
-
-def jpeg_headers(data: bytes) -> Iterator[tuple[int, int]]:
-    """Where the headers of a JPEG lie, and their kinds, up to that of the first scan."""
-    position, kind = 2, 0
-    while position + 4 <= len(data) and data[position] == 0xFF and kind != JPEG_SCAN:
-        kind = data[position + 1]
-        if kind == 0xFF:  # markers may be stretched by bytes of 0xFF
-            position += 1
-        else:
-            yield position, kind
-            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")

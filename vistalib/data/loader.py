@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from vistalib.data.augment import Augmentation
 from vistalib.data.dataset import Samples
@@ -107,7 +107,8 @@ def _collate(samples: list[Sample | str]) -> dict[str, Tensor] | str:
             return sample
         whole.append(sample)
     images, labels, numbers = zip(*whole, strict=True)
-    return {"image": torch.stack(images), "label": torch.stack(labels), "sample": torch.tensor(numbers)}
+    image, label = default_collate(list(images)), default_collate(list(labels))  # in a worker, right into memory that it shares
+    return {"image": image, "label": label, "sample": torch.tensor(numbers)}
 
 
 def _start_worker(_: int) -> None:
