@@ -7,6 +7,9 @@ Letters: H, W height and width; h, w height and width of the crop.
 """
 
 import io
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -15,52 +18,64 @@ import numpy.typing as npt
 import torch
 from PIL import Image as PillowImage
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-from vistalib.data import AugmentationSettings, StreetDataset
+from vistalib.data import AugmentationSettings, Sampler, StreetDataset
 from vistalib.data.augment import draw_scale, fitted_size
 from vistalib.data.colors import BRIGHTNESS, CONTRAST, HUE, MEAN, SATURATION, STD
+from vistalib.data.decode import UNKNOWN
 from vistalib.data.labels import IGNORE_INDEX
+from vistalib.data.loader import start_worker
 
+Sample = tuple[Tensor, Tensor]
 Bytes = npt.NDArray[np.uint8]
 
 
-class ReleasedOrder:
-    """Sample `i` of a dataset under the draws of `rng`; `masks` maps labels as released, without them the crop is looked up."""
+class ReleasedOrder(Dataset[Sample]):
+    """Sample n of a run; `masks` maps whole labels by masks, as released, without them a crop is looked up in a table."""
 
-    def __init__(self, dataset: StreetDataset, settings: AugmentationSettings, *, masks: bool) -> None:
+    def __init__(self, dataset: StreetDataset, settings: AugmentationSettings, *, seed: int, masks: bool) -> None:
         self.dataset, self.settings, self.masks = dataset, settings, masks
+        self.sampler = Sampler(len(dataset), seed)
 
-    def __call__(self, i: int, rng: np.random.RandomState) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, n: int) -> Sample:
         """Image (3, h, w) float32 and label (h, w) int64."""
-        settings, pair = self.settings, self.dataset.pairs[i]
-        image, label = decode_image(pair.image.read_bytes()), decode_label(pair.label.read_bytes())
+        i, seed = self.sampler[n]
+        settings, pair, rng = self.settings, self.dataset.pairs[i], np.random.RandomState(seed)
+        image, label = decode_image(pair.image), decode_label(pair.label)
         if self.masks:
             label = map_by_masks(label, pair.reading.table)
         scale = settings.scale if settings.ratio_range is None else draw_scale(settings.scale, settings.ratio_range, rng)
         image, label = resize(image, label, scale)
-        if not self.masks:  # draws look at training ids
+        if not self.masks:
             label = np.asarray(cv2.LUT(label, pair.reading.table), np.uint8)
         image, label = crop(image, label, settings, rng)
         if rng.rand() < settings.flip:
             image, label = mirror(image, label)
         return collect(normalize(distort(image, rng)), label, settings.crop)
 
+    def batches(self, batch_size: int, num_workers: int) -> Iterator[list[Tensor]]:
+        """Batches of images and labels, without end."""
+        steps = (list(self.sampler.step(step, batch_size=batch_size)) for step in count())
+        loader = DataLoader(self, batch_sampler=steps, num_workers=num_workers, worker_init_fn=start_worker)
+        return iter(loader)
 
-def decode_image(data: bytes) -> Bytes:
+
+def decode_image(path: Path) -> Bytes:
     """(H, W, 3) BGR."""
-    return np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), np.uint8)
+    return np.asarray(cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR), np.uint8)
 
 
-def decode_label(data: bytes) -> Bytes:
+def decode_label(path: Path) -> Bytes:
     """(H, W) as stored, by Pillow, as released."""
-    with PillowImage.open(io.BytesIO(data)) as image:
+    with PillowImage.open(io.BytesIO(path.read_bytes())) as image:
         return np.array(image, np.uint8)
 
 
 def map_by_masks(label: Bytes, table: Bytes) -> Bytes:
-    """One mask of the whole label for every value that a class has."""
+    """One mask of the whole label for every value that has a name."""
     mapped = np.zeros_like(label)
-    for value in range(66):
+    for value in np.flatnonzero(table != UNKNOWN):
         mapped[label == value] = table[value]
     return mapped
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vistalib.data.colors import Distortion, distort, draw_distortion, normalize
@@ -71,15 +72,9 @@ class Augmentation:
     def __call__(self, image: Pixels, label: Pixels, rng: np.random.RandomState) -> tuple[Tensor, Tensor]:
         """`image` (H, W, 3) RGB and `label` (H, W) to (3, h, w) float32, normalised, and (h, w) int64; pads by 0 and 255."""
         crop = self.crop(image, label, rng)
-        pixels = normalize(distort(crop.image, crop.distortion))
-        height, width = crop.label.shape
-        if (height, width) != self.settings.crop:
-            whole = torch.zeros(3, *self.settings.crop)  # (3, h, w)
-            whole[:, :height, :width] = pixels
-            pixels = whole
-        target = torch.full(self.settings.crop, IGNORE_INDEX)  # (h, w) int64
-        target[:height, :width] = torch.from_numpy(crop.label)
-        return pixels, target
+        pixels = normalize(distort(crop.image, crop.distortion))  # (3, h, w), or less
+        target = torch.from_numpy(crop.label).long()  # (h, w), or less
+        return pad(pixels, self.settings.crop, 0), pad(target, self.settings.crop, IGNORE_INDEX)
 
     def crop(self, image: Pixels, label: Pixels, rng: np.random.RandomState) -> Crop:
         """All but the colours of `image` (H, W, 3) RGB and `label` (H, W), of which only the crop is ever computed."""
@@ -122,6 +117,12 @@ def resize_label(label: Label, scale: tuple[int, int]) -> Label:
     )
 
 
+def pad(pixels: Tensor, size: tuple[int, int], value: int) -> Tensor:
+    """`pixels` (..., H, W) with rows and columns of `value` below and to the right, (..., h, w)."""
+    missing = size[0] - pixels.shape[-2], size[1] - pixels.shape[-1]
+    return pixels if missing == (0, 0) else F.pad(pixels, (0, missing[1], 0, missing[0]), value=value)
+
+
 def mirror(pixels: Image) -> Image:
     """`pixels` with left and right exchanged."""
     return np.asarray(cv2.flip(pixels, 1), np.uint8)
@@ -132,7 +133,7 @@ def draw_crop(label: Pixels, crop: tuple[int, int], cat_max_ratio: float, rng: n
     box = _draw_box(label.shape, crop, rng)
     if cat_max_ratio < 1:
         for _ in range(CROP_RETRIES):
-            counts = np.bincount(label[box].ravel(), minlength=256)
+            counts = cv2.calcHist([label[box]], [0], None, [256], [0, 256])  # (256, 1)
             counts[IGNORE_INDEX] = 0
             if np.count_nonzero(counts) > 1 and counts.max() / counts.sum() < cat_max_ratio:
                 break

@@ -15,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as PillowImage
 
-from vistalib.data import jpeg, png
+from vistalib.data import png
 
 Image = npt.NDArray[np.uint8]
 Label = npt.NDArray[np.uint8]
 
 UNKNOWN = 254  # in a look-up table: a value that the dataset's classes do not name
 
+_JPEG_START, _JPEG_END, _JPEG_SCAN = b"\xff\xd8", b"\xff\xd9", 0xDA
 _PNG_KINDS = {0: "grey", 2: "colour (RGB)", 3: "palette", 4: "grey with alpha", 6: "colour with alpha (RGBA)"}
 
 
@@ -109,8 +110,17 @@ def read_file(path: Path, what: str) -> bytes:
 
 def _complete(data: bytes) -> bool:
     """Whether an image file runs to its end mark; formats other than JPEG and PNG are left to the decoder."""
-    if data.startswith(jpeg.START):
-        return jpeg.complete(data)
+    if data.startswith(_JPEG_START):
+        return data.rfind(_JPEG_END) > _first_scan(data)
     if data.startswith(png.START):
         return data.rfind(png.END) > 0
     return len(data) > 0
+
+
+def _first_scan(data: bytes) -> int:
+    """Where the pixels of a JPEG begin: behind every header, so that the end mark of an embedded thumbnail does not count."""
+    position = 2
+    while position + 4 <= len(data) and data[position] == 0xFF and data[position + 1] != _JPEG_SCAN:
+        fill = data[position + 1] == 0xFF  # markers may be stretched by bytes of 0xFF
+        position += 1 if fill else 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return position

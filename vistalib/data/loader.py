@@ -61,8 +61,8 @@ class TrainLoader:
             self._samples,
             batch_sampler=_Steps(self, start),
             num_workers=self.num_workers,
-            collate_fn=_collate,
-            worker_init_fn=_start_worker,
+            collate_fn=collate,
+            worker_init_fn=start_worker,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # it draws a seed that nothing here uses: not from the model's stream
         )
@@ -100,7 +100,8 @@ class _AugmentedSamples(Dataset[Sample | str]):
             return str(error)
 
 
-def _collate(samples: list[Sample | str]) -> dict[str, Tensor] | str:
+def collate(samples: list[Sample | str]) -> dict[str, Tensor] | str:
+    """A batch of samples, or the sentence that one of them is."""
     whole: list[Sample] = []
     for sample in samples:
         if isinstance(sample, str):
@@ -111,5 +112,6 @@ def _collate(samples: list[Sample | str]) -> dict[str, Tensor] | str:
     return {"image": image, "label": label, "sample": torch.tensor(numbers)}
 
 
-def _start_worker(_: int) -> None:
+def start_worker(_: int) -> None:
+    """What a process does before its first sample."""
     cv2.setNumThreads(0)  # the workers are the parallelism, and OpenCV's own threads do not survive a fork

@@ -3,13 +3,12 @@
 A training sample is a crop of a resized image: most of the work on the whole would be thrown away. A window here has the bytes
 that the same window of the whole would have:
 
-- JPEG and PNG store rows from the top down, so the first ones can be decoded without the rest.
+- A PNG stores rows from the top down, so the first ones can be decoded without the rest.
 - A look-up table maps pixels one by one.
 - `cv2.resize` computes an output pixel from its place and the scale alone, so the first rows and columns of a source, under the
   scale of the whole, give the first rows and columns of the result.
 
-Below a window, damage is noticed in a PNG, which has checksums, and a JPEG only where it is cut. Layout: uint8 (H, W, 3) RGB or
-(H, W).
+Layout: uint8 (H, W, 3) RGB or (H, W).
 """
 
 import math
@@ -20,7 +19,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vistalib.data import jpeg, png
+from vistalib.data import png
 from vistalib.data.decode import UNKNOWN, Image, Label, decode_image, map_label, read_file
 
 Box = tuple[slice, slice]  # rows and columns, in steps of 1
@@ -36,15 +35,15 @@ class Pixels(Protocol):
     def __getitem__(self, box: Box, /) -> npt.NDArray[np.uint8]: ...
 
 
-class ImageFile:
+class PngFile:
     """A photograph in memory as it was stored, decoded from the top down as far as a window reaches."""
 
-    def __init__(self, path: Path, data: bytes, stored: png.Png | jpeg.Jpeg) -> None:
+    def __init__(self, path: Path, data: bytes, stored: png.Png) -> None:
         self.path, self.data, self.stored = path, data, stored
         self.shape = (stored.height, stored.width, 3)
 
     def __getitem__(self, box: Box) -> Image:
-        """The window `box` of the image; `ValueError` names a file that is damaged above its lower edge."""
+        """The window `box` of the image; `ValueError` names a file that is damaged."""
         try:
             return self.stored.rows(box[0].indices(self.shape[0])[1])[box]
         except ValueError:
@@ -52,20 +51,19 @@ class ImageFile:
 
 
 def open_image(path: Path) -> Pixels:
-    """The photograph at `path`, which decodes as far as it is asked; `ValueError` names a missing or cut file.
+    """The photograph at `path`, which decodes as far as it is asked; `ValueError` names a missing, damaged or cut file.
 
-    What is uncommon is decoded here, whole: progressive JPEGs, PNGs of 16 bits or with a palette, whatever is to be turned by
-    its EXIF orientation.
+    All but PNGs of 8-bit red, green and blue is decoded here, whole; a JPEG of twelve megapixels takes no longer than the part
+    that most crops need, since OpenCV cannot stop early and what can is slower.
     """
     data = read_file(path, "image")
-    stored: png.Png | jpeg.Jpeg | None
     try:
-        stored = jpeg.parse(data) if data.startswith(jpeg.START) else png.parse(data)
+        stored = png.parse(data)
     except ValueError:
         stored = None
-    if stored is None or (isinstance(stored, png.Png) and (stored.channels < 3 or not UNUSUAL.isdisjoint(stored.chunks))):
+    if stored is None or stored.channels < 3 or not UNUSUAL.isdisjoint(stored.chunks):
         return decode_image(path, data)
-    return ImageFile(path, data, stored)
+    return PngFile(path, data, stored)
 
 
 class MappedLabel:
