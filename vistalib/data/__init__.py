@@ -16,6 +16,7 @@ from vistalib.data.labels import (
 )
 from vistalib.data.loader import TrainLoader
 from vistalib.data.mapping import VISTAS_TO_CITYSCAPES, LabelMap, label_map, list_maps
+from vistalib.data.prepared import Plan, Prepared, prepare
 from vistalib.data.sampler import Sampler
 from vistalib.data.synthetic import synthesize
 from vistalib.data.unpack import Unpacked, unpack
@@ -38,6 +39,8 @@ __all__ = [
     "Imported",
     "InMemory",
     "LabelMap",
+    "Plan",
+    "Prepared",
     "Sampler",
     "StreetDataset",
     "TrainLoader",
@@ -52,6 +55,7 @@ __all__ = [
     "list_maps",
     "normalize",
     "open_video",
+    "prepare",
     "read_image",
     "resize",
     "resize_label",

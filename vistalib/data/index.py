@@ -156,14 +156,15 @@ def _row(dataset: StreetDataset, i: int, size: tuple[int, int], counts: NDArray[
 def _key(dataset: StreetDataset) -> str:
     readings = _readings(dataset)
     files = [
-        (str(pair.image.absolute()), str(pair.label.absolute()), *_stamp(pair.label), readings.index(pair.reading))
-        + (() if pair.probability is None else _stamp(pair.probability))
+        (str(pair.image.absolute()), str(pair.label.absolute()), *stamp(pair.label), readings.index(pair.reading))
+        + (() if pair.probability is None else stamp(pair.probability))
         for pair in dataset.pairs
     ]
     return hashlib.sha256(json.dumps([GRID, dataset.min_probability, files]).encode()).hexdigest()[:24]
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def stamp(path: Path) -> tuple[int, int]:
+    """Bytes and time of a file: what tells that it was changed."""
     status = path.stat()
     return status.st_size, status.st_mtime_ns
 
