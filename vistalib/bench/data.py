@@ -6,7 +6,8 @@ this process alone, says where the processor time of a sample goes. Files are re
 them: a slow disk is not seen.
 
 The released order maps the labels of Vistas by masks, and those of Cityscapes not at all: that is what the others are held
-against.
+against. Copies are those of `vistalib data prepare`; where it says "no colour", the last two steps are left to a device, and
+what they take there is not counted.
 """
 
 import tempfile
@@ -17,7 +18,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from unittest.mock import patch
 
 import cv2
@@ -29,20 +30,41 @@ from vistalib.bench.data_files import FORMS, Form, draw_files
 from vistalib.bench.machine import load
 from vistalib.bench.released_order import ReleasedOrder
 from vistalib.bench.timing import spread
-from vistalib.data import Augmentation, AugmentationSettings, StreetDataset, TrainLoader, augment, dataset, loader, windows
+from vistalib.data import (
+    Augmentation,
+    AugmentationSettings,
+    Prepared,
+    StreetDataset,
+    TrainLoader,
+    augment,
+    dataset,
+    loader,
+    prepare,
+    prepared,
+    windows,
+)
+from vistalib.data.dataset import Samples
+from vistalib.data.prepared import Kind
 from vistalib.progress import progress
 from vistalib.provenance import provenance
 
 RATIOS: dict[Form, tuple[float, float]] = {"cityscapes": (0.5, 2.0), "vistas": (0.5, 1.0)}  # as released
 BATCH = 4
 OURS, PLAIN, MASKS = "ours", "released", "released, masks"
+CROPS, RAW, JPEG = "ours, no colour", "raw, no colour", "jpeg"  # colours left to a device
 REFERENCES: dict[Form, str] = {"cityscapes": PLAIN, "vistas": MASKS}
 Record = dict[str, Any]
 Start = Callable[[int], Iterator[Any]]  # number of workers -> batches without end
 # Stage: the functions that are it. Time in a stage within another counts for the inner one alone.
 STAGES: dict[str, tuple[tuple[Any, str], ...]] = {
-    "image": ((dataset, "open_image"), (windows.PngFile, "__getitem__"), (released_order, "decode_image")),
-    "label": ((StreetDataset, "read_values"), (released_order, "decode_label")),
+    "image": (
+        (dataset, "open_image"),
+        (windows.PngFile, "__getitem__"),
+        (prepared, "read_image"),
+        (prepared, "map_pixels"),
+        (released_order, "decode_image"),
+    ),
+    "label": ((StreetDataset, "read_values"), (prepared, "read_label"), (released_order, "decode_label")),
     "map": ((dataset, "open_label"), (windows.MappedLabel, "__getitem__"), (released_order, "map_by_masks")),
     "resize": ((windows.Resized, "__getitem__"), (released_order, "resize")),
     "crop": ((augment, "draw_crop"), (released_order, "crop")),
@@ -93,7 +115,7 @@ class DataBench:
             for form in self.settings.forms:
                 data = draw_files(form, Path(folder) / form, images=self.settings.images, seed=self.settings.seed)
                 inputs[form] = describe(data)
-                rows += self._measure(form, data)
+                rows += self._measure(form, data, Path(folder) / f"{form} copies")
         return {
             "facts": provenance(),
             "settings": asdict(self.settings),
@@ -103,9 +125,9 @@ class DataBench:
             "seconds": time.perf_counter() - began,
         }
 
-    def _measure(self, form: Form, data: StreetDataset) -> Iterator[Record]:
+    def _measure(self, form: Form, data: StreetDataset, folder: Path) -> Iterator[Record]:
         """One row for each contestant."""
-        everyone = contestants(form, data, self.settings.seed)
+        everyone = contestants(form, data, folder, self.settings.seed)
         compare(everyone)
         stages = {name: self._stages(start) for name, start in everyone.items()}
         speeds: dict[str, list[float]] = {name: [] for name in everyone}
@@ -155,23 +177,29 @@ class DataBench:
         return {stage: seconds / (self.settings.batches * BATCH) for stage, seconds in taken.items()}
 
 
-def contestants(form: Form, data: StreetDataset, seed: int) -> dict[str, Start]:
-    """Everyone who is measured on a form, by name, each as a function of the number of workers."""
+def contestants(form: Form, data: StreetDataset, folder: Path, seed: int) -> dict[str, Start]:
+    """Everyone who is measured on a form, by name, each as a function of the number of workers; copies are made in `folder`."""
     settings = AugmentationSettings(ratio_range=RATIOS[form])
+    copies = {}
+    for kind in get_args(Kind):
+        prepare(data, folder / kind, kind)
+        copies[kind] = Prepared(data, folder / kind)
 
-    def ours(workers: int) -> Iterator[dict[str, Tensor]]:
-        return TrainLoader(data, Augmentation(settings), batch_size=BATCH, seed=seed, num_workers=workers).batches()
+    def ours(samples: Samples, colors_on: str | None, workers: int) -> Iterator[dict[str, Tensor]]:
+        return TrainLoader(
+            samples, Augmentation(settings), batch_size=BATCH, seed=seed, num_workers=workers, colors_on=colors_on
+        ).handed_out()
 
-    found: dict[str, Start] = {OURS: ours}
+    found: dict[str, Start] = {OURS: partial(ours, data, None), CROPS: partial(ours, data, "cpu")}
     for name in dict.fromkeys((PLAIN, REFERENCES[form])):
         found[name] = partial(ReleasedOrder(data, settings, seed=seed, masks=name == MASKS).batches, BATCH)
-    return found
+    return found | {RAW: partial(ours, copies["raw"], "cpu"), JPEG: partial(ours, copies["jpeg"], None)}
 
 
 def compare(everyone: dict[str, Start]) -> None:
     """Raise unless the released order gives the bytes that ours gives: times of something else would say nothing."""
     expected = list(islice(everyone[OURS](0), 2))
-    for name in everyone.keys() - {OURS}:
+    for name in everyone.keys() & {PLAIN, MASKS}:
         for (image, label), batch in zip(everyone[name](0), expected, strict=False):
             if not (torch.equal(image, batch["image"]) and torch.equal(label, batch["label"])):
                 raise ArithmeticError(f"{OURS} must give the bytes that {name} gives")

@@ -18,7 +18,8 @@ MEAN = (123.675, 116.28, 103.53)  # RGB, over ImageNet
 STD = (58.395, 57.12, 57.375)
 BRIGHTNESS = 32.0
 CONTRAST = SATURATION = (0.5, 1.5)
-HUE = 18  # of OpenCV's 180 steps
+HUES = 180  # steps of OpenCV
+HUE = 18  # of them
 
 Table = npt.NDArray[np.uint8]  # (256,)
 IDENTITY: Table = np.arange(256, dtype=np.uint8)
@@ -48,7 +49,7 @@ def draw_distortion(rng: np.random.RandomState) -> Distortion:
     if rng.randint(2):
         saturation = _line(alpha=rng.uniform(*SATURATION))
     if rng.randint(2):
-        hue = ((np.arange(256) + rng.randint(-HUE, HUE)) % 180).astype(np.uint8)
+        hue = ((np.arange(256) + rng.randint(-HUE, HUE)) % HUES).astype(np.uint8)
     if not contrast_first and rng.randint(2):
         after = _line(alpha=rng.uniform(*CONTRAST))
     return Distortion(before, saturation, hue, after)

@@ -72,7 +72,7 @@ class Prepared(StreetDataset):
         image, label = _places(self.folder, self.kind, self._numbers[i])
         if self.kind == "jpeg":
             return read_image(image), read_label(label)
-        return _mapped(image), _mapped(label)
+        return map_pixels(image), map_pixels(label)
 
     def read(self, i: int) -> tuple[Image, Label]:
         """Sample `i` as it was prepared."""
@@ -122,7 +122,7 @@ def prepare(dataset: StreetDataset, folder: str | Path, kind: Kind, *, foretell:
             foretell(plan)
         _need_room(folder, plan.bytes)
         try:
-            for _ in progress(write(rest), f"preparing {kind}", total=len(rest)):
+            for _ in progress(write(rest), f"preparing {kind}", total=len(rest)) if rest else ():
                 pass
         except BaseException:
             pool.shutdown(cancel_futures=True)
@@ -225,5 +225,6 @@ def _need_room(folder: Path, bytes: int) -> None:
         )
 
 
-def _mapped(path: Path) -> npt.NDArray[np.uint8]:
+def map_pixels(path: Path) -> npt.NDArray[np.uint8]:
+    """The array that lies in a file, of which what is looked at is read."""
     return np.asarray(np.load(path, mmap_mode="r"))

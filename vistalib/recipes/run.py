@@ -43,6 +43,7 @@ def run(
     num_workers: int = 2,
     in_memory: bool = False,
     cache: str | Path | None = None,
+    device_colors: bool = False,
 ) -> RunResult:
     """Train `recipe` and evaluate it.
 
@@ -50,7 +51,7 @@ def run(
     a released checkpoint or backbone, a file; what does not fit is left out and named. `resume` continues an interrupted run in
     `folder` exactly. `device` defaults to the GPU where there is one. `num_workers` processes decode and crop; `in_memory`
     decodes each image once and keeps it, for datasets that fit; `cache` is a folder that `vistalib.data.prepare` made of the
-    training data.
+    training data. `device_colors` changes colours on the device instead of in the workers, with the same result.
 
     Under `torchrun` every process calls this: each trains on its slices of the same batches and takes its share of the
     evaluation; batch norm sees the images of all. The folder must be one that all of them see.
@@ -68,6 +69,7 @@ def run(
             num_workers=num_workers,
             in_memory=in_memory,
             cache=cache,
+            device_colors=device_colors,
         )
 
 
@@ -82,6 +84,7 @@ def _run(
     num_workers: int,
     in_memory: bool,
     cache: str | Path | None,
+    device_colors: bool,
 ) -> RunResult:
     train_data, validation_data = roots.open(recipe.train), roots.open(recipe.validation)
     same_classes(train_data.classes, validation_data.classes)
@@ -117,6 +120,7 @@ def _run(
         num_workers=num_workers,
         rank=rank(),
         world_size=world_size(),
+        colors_on=device if device_colors else None,
     )
     evaluations: list[Evaluation] = []
 
