@@ -7,7 +7,7 @@ from vistalib.data.dataset import InMemory, StreetDataset
 from vistalib.data.decode import read_image
 from vistalib.data.folder import Folder
 from vistalib.data.importing import Imported, import_coco, import_colors
-from vistalib.data.index import class_pixels, class_places, source_pixels
+from vistalib.data.index import class_balance, class_pixels, class_places, source_pixels
 from vistalib.data.labels import (
     CITYSCAPES,
     IGNORE_INDEX,
@@ -17,7 +17,7 @@ from vistalib.data.labels import (
 from vistalib.data.loader import TrainLoader
 from vistalib.data.mapping import VISTAS_TO_CITYSCAPES, LabelMap, label_map, list_maps
 from vistalib.data.prepared import Plan, Prepared, prepare
-from vistalib.data.sampler import Sampler
+from vistalib.data.sampler import ClassBalance, Sampler
 from vistalib.data.synthetic import synthesize
 from vistalib.data.unpack import Unpacked, unpack
 from vistalib.data.video import Video, open_video, writing_video
@@ -35,6 +35,7 @@ __all__ = [
     "Augmentation",
     "AugmentationSettings",
     "Cityscapes",
+    "ClassBalance",
     "Folder",
     "Imported",
     "InMemory",
@@ -47,6 +48,7 @@ __all__ = [
     "Unpacked",
     "Video",
     "Vistas",
+    "class_balance",
     "class_pixels",
     "class_places",
     "import_coco",

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from vistalib.data.dataset import Reading, StreetDataset
 from vistalib.data.decode import UNKNOWN, Label, unnamed
+from vistalib.data.sampler import ClassBalance
 from vistalib.extras import missing
 from vistalib.files import cache_folder
 from vistalib.progress import progress
@@ -51,6 +52,11 @@ def class_pixels(dataset: StreetDataset) -> list[int]:
     counts = np.array(index(dataset)["histogram"][:])  # (N, C + 1)
     pixels: list[int] = counts.sum(0)[:-1].tolist()
     return pixels
+
+
+def class_balance(dataset: StreetDataset, temperature: float) -> ClassBalance:
+    """How to draw images so that rare classes come more often; from the index."""
+    return ClassBalance(np.array(index(dataset)["histogram"][:])[:, :-1], temperature)
 
 
 def source_pixels(dataset: StreetDataset) -> dict[str, int]:

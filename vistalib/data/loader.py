@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from vistalib.data.augment import Augmentation
 from vistalib.data.dataset import Samples
 from vistalib.data.device_colors import DeviceColors, packed
-from vistalib.data.sampler import Sampler
+from vistalib.data.sampler import ClassBalance, Sampler
 
 Sample = dict[str, Tensor]
 
@@ -26,7 +26,8 @@ class TrainLoader:
     """Endless batches of augmented samples; sample n is the same for any number of workers and ranks, and after any resume.
 
     `batch_size` is that of all ranks together; each of the `world_size` ranks yields its equal share of every batch.
-    `num_workers=0` decodes in this process. `colors_on` is a device on which colours are changed; batches are then there.
+    `num_workers=0` decodes in this process. `balance` draws rare classes more often. `colors_on` is a device on which colours
+    are changed; batches are then there.
     Raises `ValueError` when the ranks cannot share a batch equally, and for less than no workers.
     """
 
@@ -40,6 +41,7 @@ class TrainLoader:
         num_workers: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        balance: ClassBalance | None = None,
         colors_on: str | torch.device | None = None,
     ) -> None:
         if batch_size < 1 or world_size < 1 or batch_size % world_size:
@@ -52,7 +54,7 @@ class TrainLoader:
             raise ValueError(f"rank must lie in 0..{world_size - 1}, got {rank}; ranks count from 0")
         if num_workers < 0:
             raise ValueError(f"num_workers must be at least 0, got {num_workers}; 0 decodes in this process")
-        self.sampler = Sampler(len(dataset), seed)
+        self.sampler = Sampler(len(dataset), seed, balance)
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
         self.num_workers = num_workers
         self._finish = None if colors_on is None else DeviceColors(colors_on)

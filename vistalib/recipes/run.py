@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vistalib.data import Augmentation, InMemory, Prepared, StreetDataset, TrainLoader
+from vistalib.data import Augmentation, InMemory, Prepared, StreetDataset, TrainLoader, class_balance
 from vistalib.evaluate import Evaluation, evaluate_dataset
 from vistalib.files import write_json
 from vistalib.models import LoadReport, Segmentor, UPerHead, create_model, locate, synchronize_batch_norm
@@ -112,6 +112,7 @@ def _run(
         )
     _check_batch(recipe, model)
     synchronize_batch_norm(model.to(device))
+    temperature = recipe.class_temperature
     loader = TrainLoader(
         _source_of_samples(train_data, in_memory, cache),
         Augmentation(recipe.augmentation),
@@ -120,6 +121,7 @@ def _run(
         num_workers=num_workers,
         rank=rank(),
         world_size=world_size(),
+        balance=None if temperature is None else by_first(lambda: class_balance(train_data, temperature)),
         colors_on=device if device_colors else None,
     )
     evaluations: list[Evaluation] = []
