@@ -186,9 +186,10 @@ def contestants(form: Form, data: StreetDataset, folder: Path, seed: int) -> dic
         copies[kind] = Prepared(data, folder / kind)
 
     def ours(samples: Samples, colors_on: str | None, workers: int) -> Iterator[dict[str, Tensor]]:
-        return TrainLoader(
+        loader = TrainLoader(
             samples, Augmentation(settings), batch_size=BATCH, seed=seed, num_workers=workers, colors_on=colors_on
-        ).handed_out()
+        )
+        return loader.batches() if colors_on is None else loader.handed_out()
 
     found: dict[str, Start] = {OURS: partial(ours, data, None), CROPS: partial(ours, data, "cpu")}
     for name in dict.fromkeys((PLAIN, REFERENCES[form])):

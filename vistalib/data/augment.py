@@ -71,9 +71,13 @@ class Augmentation:
 
     def __call__(self, image: Pixels, label: Pixels, rng: np.random.RandomState) -> tuple[Tensor, Tensor]:
         """`image` (H, W, 3) RGB and `label` (H, W) to (3, h, w) float32, normalised, and (h, w) int64; pads by 0 and 255."""
-        crop = self.crop(image, label, rng)
+        pixels, target = self.finish(self.crop(image, label, rng))
+        return pixels, target.long()
+
+    def finish(self, crop: Crop) -> tuple[Tensor, Tensor]:
+        """A crop with its colours changed, normalised and padded: (3, h, w) float32 and (h, w) uint8."""
         pixels = normalize(distort(crop.image, crop.distortion))  # (3, h, w), or less
-        target = torch.from_numpy(crop.label).long()  # (h, w), or less
+        target = torch.from_numpy(crop.label)  # (h, w), or less
         return pad(pixels, self.settings.crop, 0), pad(target, self.settings.crop, IGNORE_INDEX)
 
     def crop(self, image: Pixels, label: Pixels, rng: np.random.RandomState) -> Crop:

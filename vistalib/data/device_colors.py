@@ -5,7 +5,8 @@ conversions from RGB to 8-bit hue, saturation, value and back round in ways of t
 inputs that OpenCV itself makes, 121 MB on the device, so that nothing can differ. Back from HSV there are two: OpenCV has code
 for as many pixels at once as the processor's vectors hold, and code for the last few of a row, which gives three quarters of
 all colours another value, by one. Where in a row it changes from one to the other is found by trying.
-Layout: images come as uint8 (B, h, w, 3) RGB and leave as float32 (B, 3, h, w) in channels-last memory.
+Layout: images come as uint8 (B, h, w, 3) RGB and leave as float32 (B, 3, h, w), in that order of memory, too: with
+another, a first convolution would round otherwise, and a run would not be the same.
 Letters: B batch; h, w crop.
 """
 
@@ -56,11 +57,11 @@ class DeviceColors:
                 image[chosen] = _look_up_in_hsv(image[chosen], channel, table[chosen], [widths[i] for i in chosen])
         image = _look_up(image, after)
         normalizing = torch.from_numpy(NORMALIZING_TABLES).to(self.device)
-        pixels = torch.stack([normalizing[c][image[..., c].int()] for c in range(3)], 3)  # (B, h, w, 3)
+        pixels = torch.stack([normalizing[c][image[..., c].int()] for c in range(3)], 1)  # (B, 3, h, w)
         for i, (height, width) in enumerate(batch["size"].tolist()):
-            pixels[i, height:] = 0
-            pixels[i, :, width:] = 0
-        return {"image": pixels.permute(0, 3, 1, 2), "label": label.long(), "sample": batch["sample"]}
+            pixels[i, :, height:] = 0
+            pixels[i, :, :, width:] = 0
+        return {"image": pixels, "label": label.long(), "sample": batch["sample"]}
 
 
 def _look_up(image: Tensor, table: Tensor) -> Tensor:
