@@ -31,7 +31,7 @@ def small_files(form: str, folder: Path, *, images: int, seed: int) -> StreetDat
 def record() -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "draw_files", small_files)
-        return DataBench(DataSettings(batches=1, repeats=2, workers=0)).run()
+        return DataBench(DataSettings(seconds=0.05, repeats=2, workers=0)).run()
 
 
 @pytest.mark.parametrize("masks", [False, True], ids=["looked up", "masks"])
@@ -63,6 +63,7 @@ def test_stages_are_what_a_sample_takes(record: dict[str, Any]) -> None:
     for row in record["rows"]:
         assert row["processor_seconds"] == pytest.approx(sum(row["stages"].values()))
         assert row["stages"]["resize"] > 0
+        assert row["stages"]["collate"] > 0
         assert row["stages"][row["limits"]] == max(row["stages"].values())
         assert row["stages"][module.REST] >= 0
 
@@ -71,7 +72,7 @@ def test_what_gives_other_bytes_is_not_timed(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(module, "draw_files", small_files)
     monkeypatch.setattr("vistalib.bench.released_order.distort", lambda image, rng: image)
     with pytest.raises(ArithmeticError, match="must give the bytes"):
-        DataBench(DataSettings(batches=1, repeats=1, workers=0)).run()
+        DataBench(DataSettings(seconds=0.05, repeats=1, workers=0)).run()
 
 
 def test_everything_is_as_before_after_the_stopwatch() -> None:
@@ -106,7 +107,7 @@ def test_the_command_prints_a_table_and_writes_a_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(module, "draw_files", small_files)
-    small = ["--forms", "cityscapes", "--batches", "1", "--repeats", "1", "--workers", "0"]
+    small = ["--forms", "cityscapes", "--seconds", "0.05", "--repeats", "1", "--workers", "0"]
     assert status("bench", "data", *small, "--json", str(tmp_path / "a.json")) == 0
     assert "limited by" in capsys.readouterr().out
     assert {"commit", "cpu", "threads"} <= read_json(tmp_path / "a.json")["facts"].keys()
@@ -117,7 +118,7 @@ def test_the_command_prints_a_table_and_writes_a_record(
     [
         ("--forms", "kitti", "kitti"),
         ("--images", "0", "images must be at least 1"),
-        ("--batches", "0", "batches must be at least 1"),
+        ("--seconds", "0", "seconds must be above 0"),
         ("--repeats", "0", "repeats must be at least 1"),
         ("--workers", "-1", "workers must be at least 0"),
     ],

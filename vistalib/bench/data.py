@@ -50,6 +50,7 @@ from vistalib.provenance import provenance
 
 RATIOS: dict[Form, tuple[float, float]] = {"cityscapes": (0.5, 2.0), "vistas": (0.5, 1.0)}  # as released
 BATCH = 4
+AHEAD = 2  # batches that a process makes before it is asked
 OURS, PLAIN, MASKS = "ours", "released", "released, masks"
 CROPS, RAW, JPEG = "ours, no colour", "raw, no colour", "jpeg"  # colours left to a device
 REFERENCES: dict[Form, str] = {"cityscapes": PLAIN, "vistas": MASKS}
@@ -78,14 +79,14 @@ REST = "rest"
 
 @dataclass(frozen=True)
 class DataSettings:
-    """What to measure: `images` files of each of `forms`, in `repeats` rounds of `batches` batches of 4 samples.
+    """What to measure: `images` files of each of `forms`, in `repeats` rounds of `seconds` for everyone, batches of 4 samples.
 
     `workers` is the number of processes; 0 is this one. Raises `ValueError` for what cannot be measured.
     """
 
     forms: tuple[Form, ...] = FORMS
     images: int = 4
-    batches: int = 6
+    seconds: float = 3.0
     repeats: int = 5
     workers: int = 2
     seed: int = 0
@@ -94,9 +95,11 @@ class DataSettings:
         """Refuse what cannot be measured."""
         if not self.forms or any(form not in FORMS for form in self.forms):
             raise ValueError(f"forms must be among {', '.join(FORMS)}, got {', '.join(self.forms) or 'none'}")
-        for name, least in {"images": 1, "batches": 1, "repeats": 1, "workers": 0, "seed": 0}.items():
+        for name, least in {"images": 1, "repeats": 1, "workers": 0, "seed": 0}.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if not 0 < self.seconds < float("inf"):
+            raise ValueError(f"seconds must be above 0, got {self.seconds}; try 3")
 
 
 class DataBench:
@@ -148,14 +151,12 @@ class DataBench:
             }
 
     def _speed(self, start: Start) -> float:
-        """Samples a second, from the moment that every process is at work."""
+        """Samples a second, from when the processes have handed out what they had made before they were asked."""
         batches = start(self.settings.workers)
-        for _ in range(max(1, self.settings.workers)):
+        for _ in range(AHEAD * self.settings.workers + 1):
             next(batches)
-        began = time.perf_counter()
-        for _ in range(self.settings.batches):
-            next(batches)
-        return self.settings.batches * BATCH / (time.perf_counter() - began)
+        seconds, samples = self._take(batches, time.perf_counter)
+        return samples / seconds
 
     def _stages(self, start: Start) -> dict[str, float]:
         """Seconds of processor time that each stage of a sample takes in this process, without help from others."""
@@ -167,14 +168,20 @@ class DataBench:
                 batches = start(0)
                 next(batches)
                 taken.update(dict.fromkeys(taken, 0.0))
-                began = time.process_time()
-                for _ in range(self.settings.batches):
-                    next(batches)
-                taken[REST] = time.process_time() - began - sum(taken.values())
+                seconds, samples = self._take(batches, time.process_time)
         finally:
             torch.set_num_threads(threads)
             cv2.setNumThreads(-1)
-        return {stage: seconds / (self.settings.batches * BATCH) for stage, seconds in taken.items()}
+        taken[REST] = seconds - sum(taken.values())
+        return {stage: each / samples for stage, each in taken.items()}
+
+    def _take(self, batches: Iterator[Any], clock: Callable[[], float]) -> tuple[float, int]:
+        """Seconds by a clock, and samples, of as many batches as a round takes."""
+        began, samples = clock(), 0
+        while samples == 0 or clock() - began < self.settings.seconds:
+            next(batches)
+            samples += BATCH
+        return clock() - began, samples
 
 
 def contestants(form: Form, data: StreetDataset, folder: Path, seed: int) -> dict[str, Start]:

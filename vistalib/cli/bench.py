@@ -133,7 +133,7 @@ def bench_data(
     *,
     forms: tuple[Literal["cityscapes", "vistas"], ...] = ("cityscapes", "vistas"),
     images: int = 4,
-    batches: int = 6,
+    seconds: float = 3.0,
     repeats: int = 5,
     workers: int = 2,
     seed: int = 0,
@@ -144,7 +144,7 @@ def bench_data(
     Args:
         forms: Files like those of cityscapes (PNG, 2048x1024) and of vistas (JPEG, 12 megapixels); synthetic streets.
         images: Files of each form.
-        batches: Batches of 4 samples in a round.
+        seconds: How long each is measured in a round.
         repeats: Rounds.
         workers: Processes that decode and crop; 0 is this one.
         seed: Seed of the streets and of the draws.
