@@ -91,8 +91,8 @@ def data_prepare(folder: tyro.conf.Positional[Path], dataset: Given, *, cache: L
     Args:
         folder: Folder for the prepared images, on a fast disk.
         dataset: The one dataset to prepare, by default its training split.
-        cache: Raw pixels (8 MB an image of Cityscapes), the same results for images of at most 2048x1024; or jpeg, a tenth of
-            that, which changes results a little. Larger images are resized into 2048x1024, which changes results, too.
+        cache: Raw pixels (8 MB an image of Cityscapes): the same results for images of at most 2048x1024, so for Cityscapes.
+            Larger ones are resized into that, which changes results. jpeg: far smaller, changes results a little.
     """
     from vistalib.data import Plan, prepare
 
