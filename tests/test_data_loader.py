@@ -3,6 +3,7 @@
 import multiprocessing
 from itertools import islice
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -89,17 +90,35 @@ def test_starting_at_a_step_gives_what_an_uncut_run_gives_there(dataset):
     assert_same(take(loader, 3, start=4), take(loader, 7)[4:])
 
 
+@pytest.mark.parametrize("colors_on", [None, "cpu"], ids=["colours in workers", "colours on a device"])
 @pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
-def test_worker_processes_change_nothing(method, dataset):
+def test_worker_processes_change_nothing(method, colors_on, dataset):
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"no {method} here")
     plain = take(TrainLoader(dataset, AUGMENTATION, batch_size=2), 5)
     before = multiprocessing.get_start_method(allow_none=True)
     multiprocessing.set_start_method(method, force=True)
     try:
-        assert_same(plain, take(TrainLoader(dataset, AUGMENTATION, batch_size=2, num_workers=2), 5))
+        assert_same(plain, take(TrainLoader(dataset, AUGMENTATION, batch_size=2, num_workers=2, colors_on=colors_on), 5))
     finally:
         multiprocessing.set_start_method(before, force=True)
+
+
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_threads_of_opencv_in_the_parent_change_nothing(method, dataset):
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"no {method} here")
+    plain, threads = take(TrainLoader(dataset, AUGMENTATION, batch_size=2), 3), cv2.getNumThreads()
+    cv2.setNumThreads(4)
+    large = np.zeros((2000, 2000, 3), np.uint8)
+    before = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method(method, force=True)
+    try:
+        cv2.resize(large, (3000, 3000))  # its threads are there when the workers start
+        assert_same(plain, take(TrainLoader(dataset, AUGMENTATION, batch_size=2, num_workers=2), 3))
+    finally:
+        multiprocessing.set_start_method(before, force=True)
+        cv2.setNumThreads(threads)
 
 
 def test_two_ranks_see_together_what_one_sees(dataset):

@@ -21,6 +21,7 @@ def step(model: Segmentor, *, compiled: str | None = None) -> dict[str, torch.Te
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Inductor about its own
 @pytest.mark.parametrize(
     ("head", "backend"), [("upernet", "aot_eager"), ("segformer", "aot_eager"), ("segformer", "inductor")], ids=str
 )

@@ -2,12 +2,14 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tests.data_helpers import pixels, values, write_folder, write_image, write_label
-from vistalib.data import AugmentationSettings
+from vistalib.data import AugmentationSettings, prepare
 from vistalib.evaluate import evaluate_dataset
 from vistalib.files import read_json
 from vistalib.recipes import Recipe, Roots, Source, get_recipe, open_model, run
@@ -40,6 +42,42 @@ def test_a_run_leaves_a_score_over_the_classes_of_its_data(streets: Roots, tmp_p
     result = run(tiny(), streets, folder=tmp_path / "run", num_workers=0)
     assert result.evaluation.classes == ("sky", "road", "car")
     assert read_json(tmp_path / "run" / "evaluation.json")["mean_iou"] == result.evaluation.mean_iou
+
+
+@pytest.mark.parametrize("how", ["a cache", "colours on the device", "a cache in memory"])
+def test_where_samples_come_from_changes_no_bit_of_a_run(how: str, streets: Roots, tmp_path: Path) -> None:
+    plain = run(tiny(), streets, folder=tmp_path / "plain", num_workers=0)
+    prepare(streets.open(tiny().train), tmp_path / "cache", "raw")
+    chosen: dict[str, Any] = {
+        "a cache": {"cache": tmp_path / "cache"},
+        "colours on the device": {"device_colors": True},
+        "a cache in memory": {"cache": tmp_path / "cache", "in_memory": True, "device_colors": True},
+    }[how]
+    other = run(tiny(), streets, folder=tmp_path / "other", num_workers=0, **chosen)
+    weights, same = plain.model.state_dict(), other.model.state_dict()
+    assert all(torch.equal(weights[name], same[name]) for name in weights)
+
+
+def test_a_run_on_copies_that_differ_says_so(streets: Roots, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prepare(streets.open(tiny().train), tmp_path / "cache", "jpeg")
+    run(tiny(), streets, folder=tmp_path / "run", num_workers=0, cache=tmp_path / "cache")
+    assert "jpeg copies that differ from the images a little, and so will the results" in capsys.readouterr().out
+
+
+def test_rare_classes_are_drawn_when_the_recipe_says_so(
+    streets: Roots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("datasets")
+    monkeypatch.setenv("VISTALIB_CACHE", str(tmp_path / "cache"))
+    recipes = {"plain": tiny(), "balanced": dataclasses.replace(tiny(), class_temperature=0.001)}
+    plain, other = (run(recipe, streets, folder=tmp_path / name, num_workers=0) for name, recipe in recipes.items())
+    weights, others = plain.model.state_dict(), other.model.state_dict()
+    assert not all(torch.equal(weights[name], others[name]) for name in weights)
+
+
+def test_a_temperature_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"class_temperature must be above 0, or None, got 0\.0; try 0\.01"):
+        dataclasses.replace(tiny(), class_temperature=0.0)
 
 
 def test_an_opened_run_scores_what_the_run_scored(streets: Roots, tmp_path: Path) -> None:

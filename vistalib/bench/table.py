@@ -56,6 +56,33 @@ def model_table(record: dict[str, Any]) -> Iterator[str]:
     yield f"{facts['cpu'] if settings['device'] == 'cpu' else facts['gpu']}, threads: {facts['threads']}"
 
 
+def data_table(record: dict[str, Any]) -> Iterator[str]:
+    """A heading for each form of files, a line for each contestant, and the milliseconds of each stage, a column for each."""
+    for form, group in groupby(record["rows"], key=lambda row: row["form"]):
+        rows, inputs = list(group), record["inputs"][form]
+        yield (
+            f"{form}  {inputs['width']}x{inputs['height']}  image {inputs['image_bytes'] / 1e6:.2f} MB, "
+            f"label {inputs['label_bytes'] / 1e6:.3f} MB"
+        )
+        for row in rows:
+            speed, ratio = row["speed"], row["ratio"]
+            yield (
+                f"  {row['contestant']:16}  {speed['median']:7.1f} samples/s ({speed['q1']:.1f} to {speed['q3']:.1f})  "
+                f"{ratio['median']:6.2f}x ({ratio['q1']:.2f} to {ratio['q3']:.2f})  limited by {row['limits']}"
+            )
+        yield "  ms of processor time".ljust(24) + "".join(f"{row['contestant']:>16}" for row in rows)
+        for stage in rows[0]["stages"]:
+            yield f"  {stage:22}" + "".join(f"{1e3 * row['stages'][stage]:16.2f}" for row in rows)
+        yield f"  {'together':22}" + "".join(f"{1e3 * row['processor_seconds']:16.2f}" for row in rows)
+    facts, settings = record["facts"], record["settings"]
+    yield ""
+    yield (
+        f"median (quartiles), rounds: {settings['repeats']}, workers: {settings['workers']}; x: how many times as fast as "
+        "released, round by round"
+    )
+    yield f"{facts['cpu']}"
+
+
 def _parts(parts: dict[str, dict[str, float]]) -> Iterator[str]:
     """Processor seconds of each part, a column for each implementation."""
     if parts:

@@ -129,6 +129,44 @@ def bench_model(
         write_json(json, record)
 
 
+def bench_data(
+    *,
+    forms: tuple[Literal["cityscapes", "vistas"], ...] = ("cityscapes", "vistas"),
+    images: int = 4,
+    seconds: float = 3.0,
+    repeats: int = 5,
+    workers: int = 2,
+    seed: int = 0,
+    json: Path | None = None,
+) -> None:
+    """Time the loader against the released pipeline in its own order, in turns, in one run, and say what limits it.
+
+    Args:
+        forms: Files like those of cityscapes (PNG, 2048x1024) and of vistas (JPEG, 12 megapixels); synthetic streets.
+        images: Files of each form.
+        seconds: How long each is measured in a round.
+        repeats: Rounds.
+        workers: Processes that decode and crop; 0 is this one.
+        seed: Seed of the streets and of the draws.
+        json: File for the record: every speed taken, the time of every stage, machine, versions and commit.
+    """
+    chosen = {name: value for name, value in locals().items() if name != "json"}
+    from vistalib.bench import DataBench, DataSettings, data_table
+
+    try:
+        settings = DataSettings(**chosen)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if json is not None:
+        check_writable(json)
+    run = DataBench(settings)
+    _warn_of_others(run.load)
+    record = run.run()
+    print(*data_table(record), sep="\n")
+    if json is not None:
+        write_json(json, record)
+
+
 def _warn_of_others(load: float | None) -> None:
     if load is not None and load > 0.5:
         print(
@@ -140,6 +178,7 @@ def _warn_of_others(load: float | None) -> None:
 BenchCommand = (
     Annotated[None, tyro.conf.subcommand("op", constructor=bench_op)]
     | Annotated[None, tyro.conf.subcommand("model", constructor=bench_model)]
+    | Annotated[None, tyro.conf.subcommand("data", constructor=bench_data)]
 )
 
 

@@ -75,7 +75,7 @@ def export(
 
 
 def _deployed(trained: "TrainedModel", labels: bool) -> "Deployment":
-    from vistalib.data.augment import MEAN, STD
+    from vistalib.data.colors import MEAN, STD
     from vistalib.models import Deployment
 
     return Deployment(trained.model, mean=MEAN, std=STD, num_classes=len(trained.classes), labels=labels)

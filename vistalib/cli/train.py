@@ -69,6 +69,10 @@ class Training(Datasets):
     """Pieces into which each rank cuts its share of a batch, where memory is short (default: the recipe's, 1)."""
     in_memory: bool = False
     """Decode every image once and keep it, for datasets that fit into memory."""
+    cache: Path | None = None
+    """Folder that `vistalib data prepare` made of the training images."""
+    device_colors: bool = False
+    """Change colours on the device instead of in the workers, with the same result: for a fast GPU with few cores."""
     print: bool = False
     """Print every value of the recipe, as the option that sets it, and do nothing else."""
 
@@ -93,6 +97,8 @@ def _train(recipe: "Recipe", training: Training) -> None:
         device=training.device,
         num_workers=training.workers,
         in_memory=training.in_memory,
+        cache=training.cache,
+        device_colors=training.device_colors,
     )
     if os.environ.get("RANK", "0") == "0":  # torchrun starts several processes: one of them speaks
         scored = result.evaluation

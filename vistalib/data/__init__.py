@@ -1,14 +1,15 @@
 """The data room: label tables, Vistas, Cityscapes and one's own folders, the index, augmentation, sampler and loader."""
 
-from vistalib.data.augment import Augmentation, AugmentationSettings, normalize, resize, resize_label
+from vistalib.data.augment import Augmentation, AugmentationSettings, resize, resize_label
 from vistalib.data.check import Checkup, check
 from vistalib.data.cityscapes import Cityscapes
+from vistalib.data.colors import normalize
 from vistalib.data.dataset import InMemory, StreetDataset
 from vistalib.data.decode import read_image
 from vistalib.data.findings import Finding
 from vistalib.data.folder import Folder
 from vistalib.data.importing import Imported, import_coco, import_colors
-from vistalib.data.index import class_pixels, class_places, source_pixels
+from vistalib.data.index import class_balance, class_pixels, class_places, source_pixels
 from vistalib.data.labels import (
     CITYSCAPES,
     IGNORE_INDEX,
@@ -18,7 +19,8 @@ from vistalib.data.labels import (
 from vistalib.data.layout import Kind
 from vistalib.data.loader import TrainLoader
 from vistalib.data.mapping import VISTAS_TO_CITYSCAPES, LabelMap, label_map, list_maps
-from vistalib.data.sampler import Sampler
+from vistalib.data.prepared import Plan, Prepared, prepare
+from vistalib.data.sampler import ClassBalance, Sampler
 from vistalib.data.synthetic import synthesize
 from vistalib.data.unpack import Unpacked, unpack
 from vistalib.data.video import Video, open_video, writing_video
@@ -37,12 +39,15 @@ __all__ = [
     "AugmentationSettings",
     "Checkup",
     "Cityscapes",
+    "ClassBalance",
     "Finding",
     "Folder",
     "Imported",
     "InMemory",
     "Kind",
     "LabelMap",
+    "Plan",
+    "Prepared",
     "Sampler",
     "StreetDataset",
     "TrainLoader",
@@ -50,6 +55,7 @@ __all__ = [
     "Video",
     "Vistas",
     "check",
+    "class_balance",
     "class_pixels",
     "class_places",
     "import_coco",
@@ -58,6 +64,7 @@ __all__ = [
     "list_maps",
     "normalize",
     "open_video",
+    "prepare",
     "read_image",
     "resize",
     "resize_label",

@@ -3,7 +3,8 @@
 Source: the pipeline of the released InternImage segmentation configurations (mmsegmentation 0.30, mmcv 1.7.2), rebuilt from
 its measured behaviour. The order and number of random draws are those of the released code, so a `RandomState` gives what
 `numpy.random.seed` gave there; a seed stands for one augmentation. Images are RGB here and BGR there; every step treats the
-channels alike or by name, so the bytes agree. Every colour step maps an 8-bit value to a value: a table of 256 entries.
+channels alike or by name, so the bytes agree. The crop is drawn before anything is resized, and no more than it is computed
+(see `vistalib.data.windows`).
 Letters: H, W height and width; h, w height and width of the crop.
 """
 
@@ -11,18 +12,16 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from vistalib.data.colors import Distortion, distort, draw_distortion, normalize
+from vistalib.data.colors import distort_colors as distort_colors
 from vistalib.data.decode import Image, Label
 from vistalib.data.labels import IGNORE_INDEX
+from vistalib.data.windows import Box, Pixels, Resized
 
-MEAN = (123.675, 116.28, 103.53)  # RGB, over ImageNet
-STD = (58.395, 57.12, 57.375)
-BRIGHTNESS = 32.0
-CONTRAST = SATURATION = (0.5, 1.5)
-HUE = 18  # of OpenCV's 180 steps
 CROP_RETRIES = 10
 
 
@@ -55,29 +54,44 @@ class AugmentationSettings:
             )
 
 
+@dataclass(frozen=True)
+class Crop:
+    """A sample of which the colours are still to be changed: image (h, w, 3), label (h, w), at most of the settings' crop."""
+
+    image: Image
+    label: Label
+    distortion: Distortion
+
+
 class Augmentation:
     """Turns one decoded sample into one training sample; see the module's words for what it reproduces."""
 
     def __init__(self, settings: AugmentationSettings) -> None:
         self.settings = settings
 
-    def __call__(self, image: Image, label: Label, rng: np.random.RandomState) -> tuple[Tensor, Tensor]:
+    def __call__(self, image: Pixels, label: Pixels, rng: np.random.RandomState) -> tuple[Tensor, Tensor]:
         """`image` (H, W, 3) RGB and `label` (H, W) to (3, h, w) float32, normalised, and (h, w) int64; pads by 0 and 255."""
+        pixels, target = self.finish(self.crop(image, label, rng))
+        return pixels, target.long()
+
+    def finish(self, crop: Crop) -> tuple[Tensor, Tensor]:
+        """A crop with its colours changed, normalised and padded: (3, h, w) float32 and (h, w) uint8."""
+        pixels = normalize(distort(crop.image, crop.distortion))  # (3, h, w), or less
+        target = torch.from_numpy(crop.label)  # (h, w), or less
+        return pad(pixels, self.settings.crop, 0), pad(target, self.settings.crop, IGNORE_INDEX)
+
+    def crop(self, image: Pixels, label: Pixels, rng: np.random.RandomState) -> Crop:
+        """All but the colours of `image` (H, W, 3) RGB and `label` (H, W), of which only the crop is ever computed."""
         settings = self.settings
         scale = settings.scale if settings.ratio_range is None else draw_scale(settings.scale, settings.ratio_range, rng)
-        image, label = resize(image, scale), resize_label(label, scale)
-        rows, columns = draw_crop(label, settings.crop, settings.cat_max_ratio, rng)
-        image, label = image[rows, columns], label[rows, columns]  # at most (h, w)
+        size = fitted_size(image.shape[0], image.shape[1], scale)[::-1]  # height, width
+        targets = Resized(label, size, cv2.INTER_NEAREST)
+        box = draw_crop(targets, settings.crop, settings.cat_max_ratio, rng)
+        pixels, target = Resized(image, size, cv2.INTER_LINEAR)[box], targets[box]
         if rng.rand() < settings.flip:
-            image, label = image[:, ::-1], label[:, ::-1]
-        if settings.photometric:
-            image = distort_colors(image, rng)
-        height, width = label.shape
-        pixels = torch.zeros(3, *settings.crop)  # (3, h, w)
-        pixels[:, :height, :width] = normalize(image)
-        target = torch.full(settings.crop, IGNORE_INDEX, dtype=torch.int64)  # (h, w)
-        target[:height, :width] = torch.from_numpy(np.ascontiguousarray(label))
-        return pixels, target
+            pixels, target = mirror(pixels), mirror(target)
+        distortion = draw_distortion(rng) if settings.photometric else Distortion()
+        return Crop(np.ascontiguousarray(pixels), np.ascontiguousarray(target), distortion)
 
 
 def draw_scale(scale: tuple[int, int], ratio_range: tuple[float, float], rng: np.random.RandomState) -> tuple[int, int]:
@@ -107,12 +121,23 @@ def resize_label(label: Label, scale: tuple[int, int]) -> Label:
     )
 
 
-def draw_crop(label: Label, crop: tuple[int, int], cat_max_ratio: float, rng: np.random.RandomState) -> tuple[slice, slice]:
+def pad(pixels: Tensor, size: tuple[int, int], value: int) -> Tensor:
+    """`pixels` (..., H, W) with rows and columns of `value` below and to the right, (..., h, w)."""
+    missing = size[0] - pixels.shape[-2], size[1] - pixels.shape[-1]
+    return pixels if missing == (0, 0) else F.pad(pixels, (0, missing[1], 0, missing[0]), value=value)
+
+
+def mirror(pixels: Image) -> Image:
+    """`pixels` with left and right exchanged."""
+    return np.asarray(cv2.flip(pixels, 1), np.uint8)
+
+
+def draw_crop(label: Pixels, crop: tuple[int, int], cat_max_ratio: float, rng: np.random.RandomState) -> Box:
     """Rows and columns of a random crop in which no class reaches `cat_max_ratio`; the eleventh draw is taken unchecked."""
     box = _draw_box(label.shape, crop, rng)
     if cat_max_ratio < 1:
         for _ in range(CROP_RETRIES):
-            counts = np.bincount(label[box].ravel(), minlength=256)
+            counts = cv2.calcHist([label[box]], [0], None, [256], [0, 256])  # (256, 1)
             counts[IGNORE_INDEX] = 0
             if np.count_nonzero(counts) > 1 and counts.max() / counts.sum() < cat_max_ratio:
                 break
@@ -120,57 +145,7 @@ def draw_crop(label: Label, crop: tuple[int, int], cat_max_ratio: float, rng: np
     return box
 
 
-def _draw_box(shape: tuple[int, ...], crop: tuple[int, int], rng: np.random.RandomState) -> tuple[slice, slice]:
+def _draw_box(shape: tuple[int, ...], crop: tuple[int, int], rng: np.random.RandomState) -> Box:
     top = rng.randint(0, max(shape[0] - crop[0], 0) + 1)
     left = rng.randint(0, max(shape[1] - crop[1], 0) + 1)
     return slice(top, top + crop[0]), slice(left, left + crop[1])
-
-
-def distort_colors(image: Image, rng: np.random.RandomState) -> Image:
-    """Random brightness, contrast (first or last, by a draw), saturation and hue of `image` (H, W, 3), each half the time."""
-    if rng.randint(2):
-        image = _look_up(image, _line(beta=rng.uniform(-BRIGHTNESS, BRIGHTNESS)))
-    contrast_first = rng.randint(2) == 1
-    if contrast_first and rng.randint(2):
-        image = _look_up(image, _line(alpha=rng.uniform(*CONTRAST)))
-    if rng.randint(2):
-        image = _look_up_in_hsv(image, 1, _line(alpha=rng.uniform(*SATURATION)))
-    if rng.randint(2):
-        image = _look_up_in_hsv(image, 0, ((np.arange(256) + rng.randint(-HUE, HUE)) % 180).astype(np.uint8))
-    if not contrast_first and rng.randint(2):
-        image = _look_up(image, _line(alpha=rng.uniform(*CONTRAST)))
-    return image
-
-
-def _line(alpha: float = 1.0, beta: float = 0.0) -> npt.NDArray[np.uint8]:
-    """The table of alpha * value + beta in float32, clipped and cut (not rounded) to 8 bits."""
-    line: npt.NDArray[np.float32] = np.arange(256, dtype=np.float32) * alpha + beta
-    return np.clip(line, 0, 255).astype(np.uint8)
-
-
-def _look_up(image: Image, table: npt.NDArray[np.uint8]) -> Image:
-    return np.asarray(cv2.LUT(image, table), np.uint8)
-
-
-def _look_up_in_hsv(image: Image, channel: int, table: npt.NDArray[np.uint8]) -> Image:
-    """`image` with one channel of hue, saturation, value replaced through `table`; rounds on both ways, as released."""
-    hsv = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), np.uint8)
-    hsv[..., channel] = table[hsv[..., channel]]
-    return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), np.uint8)
-
-
-def _normalizing_table() -> npt.NDArray[np.float32]:
-    """(1, 256, 3) float32: value minus mean in float32, times 1 / std in float64, as the released code computes them."""
-    values = np.arange(256, dtype=np.float32)[:, None]
-    centred = values - np.asarray(MEAN, np.float32)  # (256, 3)
-    inverse = 1 / np.asarray(STD, np.float32).astype(np.float64)
-    return (centred.astype(np.float64) * inverse).astype(np.float32)[None]
-
-
-NORMALIZING_TABLE = _normalizing_table()
-
-
-def normalize(image: Image) -> Tensor:
-    """`image` (H, W, 3) RGB uint8 to (3, H, W) float32: minus the mean, over the standard deviation, by channel."""
-    pixels = np.asarray(cv2.LUT(np.ascontiguousarray(image), NORMALIZING_TABLE), np.float32)
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()  # (3, H, W)

@@ -1,13 +1,12 @@
 """The doctor's look at single files: an image, its label, how sure that is; and at what lies beside them.
 
-Files are read as training reads them, by `vistalib.data.decode`, and a little more closely: the checksums of a PNG are
-compared, which decoders leave out, and the colours of a label's palette, which training does not need. A JPEG has no checksums:
-wrong bytes in its middle are found only where they keep it from being decoded.
+Files are read as training reads them, by `vistalib.data.decode`, and a little more closely: the colours of a label's palette
+are compared, which training does not need. A PNG has checksums, a JPEG has none: wrong bytes in its middle are found only where
+they keep it from being decoded.
 Letters: H, W height and width.
 """
 
 import os
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as PillowImage
 
+from vistalib.data import png
 from vistalib.data.cityscapes import no_probability
 from vistalib.data.decode import Label, map_label, read_image, read_label, read_probability, wrong_size
 from vistalib.data.findings import Finding
 from vistalib.data.layout import Place, Reading, probability_of
 from vistalib.data.vistas_labels import VISTAS_V1_2, VISTAS_V2_0
 
-PNG_START = b"\x89PNG\r\n\x1a\n"
 LEFT_BY_SYSTEMS = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})  # harmless, and everywhere
 VERSIONS = {"v1.2": VISTAS_V1_2, "v2.0": VISTAS_V2_0}
 
@@ -111,7 +110,7 @@ def _examine_image(path: Path, findings: list[Finding]) -> tuple[int, int] | Non
     data = _content(path, findings)
     if not data:
         return None
-    if damage := _png_damage(data):
+    if damage := png.damage(data):
         findings.append(Finding("damaged-image", path, f"has {damage}", "copy or unpack this file again"))
         return None
     try:
@@ -126,7 +125,7 @@ def _examine_label(path: Path, reading: Reading | None, done: Examined) -> Label
     data = _content(path, done.findings)
     if not data:
         return None
-    if damage := _png_damage(data):
+    if damage := png.damage(data):
         done.findings.append(Finding("damaged-label", path, f"has {damage}", "copy or unpack this file again"))
         return None
     try:
@@ -192,18 +191,3 @@ def _palette_finding(path: Path, seen: list[int], reading: Reading) -> Finding |
     shown = f"paints {value} ({reading.values[value]}) in the colour {palette.get(value)}"
     found = f"{shown}, which is {reading.colors[value]} in {reading.names}"
     return Finding("palette", path, found, "check that the classes of these labels have this order")
-
-
-def _png_damage(data: bytes) -> str:
-    """What is wrong with the chunks of a PNG, or nothing; other formats pass."""
-    if not data.startswith(PNG_START):
-        return ""
-    view, position = memoryview(data), len(PNG_START)
-    while position + 12 <= len(data):
-        end = position + 12 + int.from_bytes(view[position : position + 4], "big")
-        if end <= len(data) and zlib.crc32(view[position + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
-            return f"a part at byte {position} of {len(data)} whose checksum is wrong"
-        if data[position + 4 : position + 8] == b"IEND":
-            return ""
-        position = end
-    return f"{len(data)} bytes that end before the PNG does"

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from vistalib.data.decode import Image, Label, map_label, read_image, read_label, read_probability, wrong_size
 from vistalib.data.labels import IGNORE_INDEX
 from vistalib.data.layout import Pair
+from vistalib.data.windows import Pixels, open_image, open_label
 from vistalib.progress import progress
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ class Samples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def read(self, i: int) -> tuple[Image, Label]:
-        """Image (H, W, 3) RGB and label (H, W) of sample `i`."""
+    def open(self, i: int) -> tuple[Pixels, Pixels]:
+        """Image (H, W, 3) RGB and label (H, W) of sample `i`, to be asked for windows."""
         ...
 
 
@@ -73,7 +74,7 @@ class StreetDataset:
         if pair.probability is not None:
             probability = read_probability(pair.probability, values.shape)
             unsure = np.arange(256) / 255 < self.min_probability
-            values[unsure[probability]] = IGNORE_INDEX
+            values = np.where(unsure[probability], np.uint8(IGNORE_INDEX), values)
         return values
 
     def read_label(self, i: int) -> Label:
@@ -84,9 +85,20 @@ class StreetDataset:
     def read(self, i: int) -> tuple[Image, Label]:
         """Image (H, W, 3) RGB and label (H, W) in training ids of sample `i`; `ValueError` names the file that is at fault."""
         image, label = read_image(self.image_path(i)), self.read_label(i)
+        self._check_sizes(i, image, label)
+        return image, label
+
+    def open(self, i: int) -> tuple[Pixels, Pixels]:
+        """What `read` gives, but decoded and mapped only where a window is asked for; see `vistalib.data.windows`."""
+        pair = self.pairs[i]
+        image = open_image(self.image_path(i))
+        label = open_label(self.read_values(i), pair.reading.table, pair.label, pair.reading.names)
+        self._check_sizes(i, image, label)
+        return image, label
+
+    def _check_sizes(self, i: int, image: Pixels, label: Pixels) -> None:
         if image.shape[:2] != label.shape:
             raise wrong_size(self.label_path(i), label.shape, image.shape)
-        return image, label
 
     def index(self) -> "datasets.Dataset":
         """Paths, sizes and class histograms as a `datasets.Dataset`, computed once and cached (see `vistalib.data.index`)."""
@@ -107,4 +119,8 @@ class InMemory(StreetDataset):
 
     def read(self, i: int) -> tuple[Image, Label]:
         """Sample `i` as it was decoded; do not write into the arrays."""
+        return self._samples[i]
+
+    def open(self, i: int) -> tuple[Pixels, Pixels]:
+        """The same."""
         return self._samples[i]

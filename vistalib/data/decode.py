@@ -1,8 +1,8 @@
 """From files to arrays: images as RGB, labels as the class indices they store; a damaged file is named, never passed on.
 
 Images go through OpenCV, which turns a photograph by its EXIF orientation as the released code does. Older versions of
-it hand out the readable part of a cut JPEG in silence, so the end mark is looked for first. Labels go through Pillow,
-which keeps the indices of a palette PNG; OpenCV may expand them to colours.
+it hand out the readable part of a cut JPEG in silence, so the end mark is looked for first. Labels are read as the
+indices of a palette PNG, which OpenCV may expand to colours and Pillow keeps.
 Layout: an image is uint8 (H, W, 3) RGB, a label uint8 (H, W).
 """
 
@@ -15,19 +15,24 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as PillowImage
 
+from vistalib.data import png
+
 Image = npt.NDArray[np.uint8]
 Label = npt.NDArray[np.uint8]
 
 UNKNOWN = 254  # in a look-up table: a value that the dataset's classes do not name
 
-_PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 _JPEG_START, _JPEG_END, _JPEG_SCAN = b"\xff\xd8", b"\xff\xd9", 0xDA
 _PNG_KINDS = {0: "grey", 2: "colour (RGB)", 3: "palette", 4: "grey with alpha", 6: "colour with alpha (RGBA)"}
 
 
 def read_image(path: Path) -> Image:
     """The photograph at `path` (JPEG or PNG), (H, W, 3) RGB; `ValueError` names a missing, damaged or cut file."""
-    data = _read(path, "image")
+    return decode_image(path, read_file(path, "image"))
+
+
+def decode_image(path: Path, data: bytes) -> Image:
+    """The photograph that `data`, the content of `path`, holds; see `read_image`."""
     pixels = _decoded(data, cv2.IMREAD_COLOR)
     if pixels is None:
         raise ValueError(
@@ -38,9 +43,12 @@ def read_image(path: Path) -> Image:
 
 
 def read_label(path: Path) -> Label:
-    """The stored indices (H, W) of a palette PNG or an 8-bit grey PNG; `ValueError` names a file that is anything else."""
-    data = _read(path, "label")
-    if data[:8] != _PNG_START or len(data) < 33:
+    """The stored indices (H, W) of a palette PNG or an 8-bit grey PNG, not to be written to.
+
+    `ValueError` names a file that is anything else.
+    """
+    data = read_file(path, "label")
+    if data[:8] != png.START or len(data) < 33:
         raise ValueError(f"{path} must be a PNG that stores class indices, got {data[:8]!r} at its start; write labels as PNG")
     depth, kind = data[24], data[25]
     if not (kind == 3 or (kind == 0 and depth == 8)):
@@ -50,8 +58,11 @@ def read_label(path: Path) -> Label:
             "or write the indices again with Pillow in mode P or L"
         )
     try:
+        plain = png.parse(data)
+        if plain is not None:
+            return plain.rows(plain.height)  # (H, W)
         with PillowImage.open(io.BytesIO(data)) as image:
-            return np.array(image, np.uint8)  # (H, W)
+            return np.asarray(image, np.uint8)  # (H, W)
     except (OSError, SyntaxError, ValueError, PillowImage.DecompressionBombError) as error:
         raise ValueError(
             f"{path} must be a whole PNG, got one that does not decode ({error}); copy or unpack this file again"
@@ -60,7 +71,7 @@ def read_label(path: Path) -> Label:
 
 def read_probability(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     """How sure an automatic label of `shape` (H, W) is, in steps of 1/255; `ValueError` names a file that is anything else."""
-    data = _read(path, "probability")
+    data = read_file(path, "probability")
     values = _decoded(data, cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype != np.uint8 or values.shape != shape:
         got = "a file that does not decode" if values is None else f"{values.dtype} of shape {values.shape}"
@@ -95,7 +106,8 @@ def wrong_size(path: Path, label: tuple[int, ...], image: tuple[int, ...]) -> Va
     )
 
 
-def _read(path: Path, what: str) -> bytes:
+def read_file(path: Path, what: str) -> bytes:
+    """The content of a file; the `ValueError` for one that cannot be read calls it `what`."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -113,11 +125,11 @@ def _decoded(data: bytes, flags: int) -> Any:
 
 
 def _complete(data: bytes) -> bool:
-    """Whether an image file runs to its end mark; formats other than JPEG and PNG are left to the decoder."""
+    """Whether a JPEG runs to its end mark and the parts of a PNG are whole; other formats are left to the decoder."""
     if data.startswith(_JPEG_START):
         return data.rfind(_JPEG_END) > _first_scan(data)
-    if data.startswith(_PNG_START):
-        return data.rfind(_PNG_END) > 0
+    if data.startswith(png.START):
+        return not png.damage(data)
     return len(data) > 0
 
 

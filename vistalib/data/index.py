@@ -23,6 +23,7 @@ from torch import Tensor
 from vistalib.data.dataset import StreetDataset
 from vistalib.data.decode import UNKNOWN, Label, unnamed
 from vistalib.data.layout import Reading
+from vistalib.data.sampler import ClassBalance
 from vistalib.extras import missing
 from vistalib.files import cache_folder
 from vistalib.progress import progress
@@ -52,6 +53,11 @@ def class_pixels(dataset: StreetDataset) -> list[int]:
     counts = np.array(index(dataset)["histogram"][:])  # (N, C + 1)
     pixels: list[int] = counts.sum(0)[:-1].tolist()
     return pixels
+
+
+def class_balance(dataset: StreetDataset, temperature: float) -> ClassBalance:
+    """How to draw images so that rare classes come more often; from the index."""
+    return ClassBalance(np.array(index(dataset)["histogram"][:])[:, :-1], temperature)
 
 
 def source_pixels(dataset: StreetDataset) -> dict[str, int]:
@@ -157,14 +163,15 @@ def _row(dataset: StreetDataset, i: int, size: tuple[int, int], counts: NDArray[
 def _key(dataset: StreetDataset) -> str:
     readings = _readings(dataset)
     files = [
-        (str(pair.image.absolute()), str(pair.label.absolute()), *_stamp(pair.label), readings.index(pair.reading))
-        + (() if pair.probability is None else _stamp(pair.probability))
+        (str(pair.image.absolute()), str(pair.label.absolute()), *stamp(pair.label), readings.index(pair.reading))
+        + (() if pair.probability is None else stamp(pair.probability))
         for pair in dataset.pairs
     ]
     return hashlib.sha256(json.dumps([GRID, dataset.min_probability, files]).encode()).hexdigest()[:24]
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def stamp(path: Path) -> tuple[int, int]:
+    """Bytes and time of a file: what tells that it was changed."""
     status = path.stat()
     return status.st_size, status.st_mtime_ns
 

@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vistalib.data.augment import normalize, resize
+from vistalib.data.augment import resize
+from vistalib.data.colors import normalize
 
 MULTI_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # the released multi-scale evaluation, with flip=True
 BAND = 2**24  # probabilities made at a time: 64 MB, and a few copies of them on the way

@@ -1,4 +1,4 @@
-"""Models for other runtimes: one traced program for images of every size, an ONNX file of it, or a package compiled for one size.
+"""Models for other runtimes: a traced program or an ONNX file for images of every size, a package compiled for one.
 
 `export_program` traces a model with DCNv3 as one operator. The files have none of ours left: in ONNX, DCNv3 is written by
 GridSample (see `onnx_operators`); for AOTInductor it is taken apart and compiled with all the rest into one library (see
@@ -85,12 +85,12 @@ def export_program(model: nn.Module, *, size: tuple[int, int, int] | None = None
 def export_file(
     model: nn.Module, path: str | Path, *, size: tuple[int, int, int] = (1, 512, 1024), about: Mapping[str, Any] | None = None
 ) -> None:
-    """Write `model` to `path`: an .onnx file of opset 18, or a .pt2 package of AOTInductor, compiled by this machine's C++ compiler.
+    """Write `model` to `path`: an .onnx file of opset 18, or a .pt2 package of AOTInductor, which a C++ compiler here makes.
 
     Input "image", output "logits", or "labels" of a `Deployment` that gives them. In an .onnx file batch, height and width are
     free within the bounds of `export_program`; a package takes `size`, N images of H x W, alone, and runs on processors that
-    have this one's vector instructions. `about` is kept in the file as JSON texts by name. Raises `ValueError` for another suffix
-    and for a model in training mode.
+    have this one's vector instructions. `about` is kept in the file as JSON texts by name. Raises `ValueError` for another
+    suffix, where there is no compiler, and for a model in training mode.
     """
     path = Path(path)
     check_suffix(path)

@@ -70,7 +70,7 @@ def _dcnv3(
         dilation=(dilation[0], dilation[1]),
         offset_scale=offset_scale,
     )  # (N, P, Q, G, K, 2)
-    columns, points = location.shape[2], location.shape[4]
+    points = location.shape[4]
     weight = split(mask.to(location.dtype), groups, points)  # (N, P, Q, G, K)
     if mask_is_logits:
         weight = weight.softmax(-1)
@@ -79,8 +79,9 @@ def _dcnv3(
 
     found = [*corners(split(value, groups, -1), location)]
     row = torch.stack([corner.row for corner in found], -1)  # (N, P, Q*K, G, 4)
-    share = torch.stack([torch.where(each.inside, each.weight_x * each.weight_y * weight, 0.0) for each in found], -1)
-    row, share = (x.unflatten(2, (columns, points)).transpose(3, 4).flatten(4) for x in (row, share))  # (N, P, Q, G, 4K)
+    share = torch.stack([torch.where(corner.inside, corner.weight_x * corner.weight_y * weight, 0.0) for corner in found], -1)
+    each = (*offset.shape[:3], points, groups, 4)
+    row, share = (x.view(each).transpose(3, 4).flatten(4) for x in (row, share))  # (N, P, Q, G, 4K)
     table = value.reshape(-1, value.shape[-1] // groups)  # (N*H*W*G, D)
-    output = (table[row] * share[..., None]).sum(-2)  # (N, P, Q, G, D)
+    output: Tensor = (table[row] * share[..., None]).sum(-2)  # (N, P, Q, G, D)
     return output.flatten(-2).to(value.dtype)  # (N, P, Q, C)

@@ -1,8 +1,9 @@
 """Run an exported file without vistalib: `python run_exported.py FILE IMAGES.npz RESULTS.npz THREADS`.
 
-A file on its own, which imports nothing of the package: it is what a user of an exported file has to write. FILE is an .onnx file
-or a .pt2 package. IMAGES holds arrays (N, 3, H, W) of the type and, for a package, the size that the file takes; RESULTS gets what came of each under the same name. Printed as JSON: the seconds of a
-run on the first one, the median of three after a run that is not counted, and the process's peak memory in MB.
+A file on its own, which imports nothing of the package: it is what a user of an exported file has to write. FILE is an .onnx
+file or a .pt2 package. IMAGES holds arrays (N, 3, H, W) of the type and, for a package, the size that the file takes; RESULTS
+gets what came of each under the same name. Printed as JSON: the seconds of a run on the first one, the median of three after a
+run that is not counted, and the process's peak memory in MB.
 """
 
 import json

@@ -94,6 +94,8 @@ class Recipe:
     """Images a step over all ranks together."""
     evaluation_scale: tuple[int, int]
     """(width, height) that an image is fitted into before it is evaluated."""
+    class_temperature: float | None = None
+    """Draw images by class, rare classes more often, the more so the lower it is (DAFormer: 0.01); None: each once an epoch."""
     starts_from: str | None = None
     """Name of the recipe or backbone whose weights this one begins with; give their file or run with --start-from."""
 
@@ -105,6 +107,8 @@ class Recipe:
                 "batch_size and both sides of evaluation_scale must be at least 1, "
                 f"got batch_size={self.batch_size} and evaluation_scale={self.evaluation_scale}"
             )
+        if self.class_temperature is not None and not self.class_temperature > 0:
+            raise ValueError(f"class_temperature must be above 0, or None, got {self.class_temperature}; try 0.01")
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as plain JSON values."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vistalib.data import Augmentation, InMemory, TrainLoader
+from vistalib.data import Augmentation, InMemory, Prepared, StreetDataset, TrainLoader, class_balance
 from vistalib.evaluate import Evaluation, evaluate_dataset
 from vistalib.files import write_json
 from vistalib.models import LoadReport, Segmentor, UPerHead, create_model, locate, synchronize_batch_norm
@@ -42,13 +42,16 @@ def run(
     device: str | None = None,
     num_workers: int = 2,
     in_memory: bool = False,
+    cache: str | Path | None = None,
+    device_colors: bool = False,
 ) -> RunResult:
     """Train `recipe` and evaluate it.
 
     `folder` receives the run. `start_from` names the weights that the model starts from (see `vistalib.models.locate`): a run,
     a released checkpoint or backbone, a file; what does not fit is left out and named. `resume` continues an interrupted run in
     `folder` exactly. `device` defaults to the GPU where there is one. `num_workers` processes decode and crop; `in_memory`
-    decodes each image once and keeps it, for datasets that fit.
+    decodes each image once and keeps it, for datasets that fit; `cache` is a folder that `vistalib.data.prepare` made of the
+    training data. `device_colors` changes colours on the device instead of in the workers, with the same result.
 
     Under `torchrun` every process calls this: each trains on its slices of the same batches and takes its share of the
     evaluation; batch norm sees the images of all. The folder must be one that all of them see.
@@ -65,6 +68,8 @@ def run(
             device=usable_device(own),
             num_workers=num_workers,
             in_memory=in_memory,
+            cache=cache,
+            device_colors=device_colors,
         )
 
 
@@ -78,6 +83,8 @@ def _run(
     device: str,
     num_workers: int,
     in_memory: bool,
+    cache: str | Path | None,
+    device_colors: bool,
 ) -> RunResult:
     train_data, validation_data = roots.open(recipe.train), roots.open(recipe.validation)
     same_classes(train_data.classes, validation_data.classes)
@@ -105,14 +112,17 @@ def _run(
         )
     _check_batch(recipe, model)
     synchronize_batch_norm(model.to(device))
+    temperature = recipe.class_temperature
     loader = TrainLoader(
-        InMemory(train_data) if in_memory else train_data,
+        _source_of_samples(train_data, in_memory, cache),
         Augmentation(recipe.augmentation),
         batch_size=recipe.batch_size,
         seed=recipe.settings.seed,
         num_workers=num_workers,
         rank=rank(),
         world_size=world_size(),
+        balance=None if temperature is None else by_first(lambda: class_balance(train_data, temperature)),
+        colors_on=device if device_colors else None,
     )
     evaluations: list[Evaluation] = []
 
@@ -127,6 +137,16 @@ def _run(
     if not evaluations:  # a finished run that was resumed: nothing was left to train
         evaluate(model)
     return RunResult(model, result, evaluations[-1], report)
+
+
+def _source_of_samples(data: Dataset, in_memory: bool, cache: str | Path | None) -> StreetDataset:
+    """The training data, from where it is read fastest."""
+    if cache is None:
+        return InMemory(data) if in_memory else data
+    prepared = Prepared(data, cache)
+    if not prepared.exact:
+        _say(f"{cache} holds {prepared.kind} copies that differ from the images a little, and so will the results")
+    return InMemory(prepared) if in_memory else prepared
 
 
 def _check_batch(recipe: Recipe, model: Segmentor) -> None:

@@ -133,7 +133,7 @@ def plot_augmentations(
     `image` (H, W, 3) and `label` (H, W) are a sample as a dataset reads it. Draw d uses the random numbers of `seed` + d. The
     labels, in their classes' `colors` (C, 3), lie over the right half of a draw, so that both are seen.
     """
-    from vistalib.data.augment import MEAN, STD
+    from vistalib.data.colors import MEAN, STD
 
     rows = -(-draws // COLUMNS)
     high = WIDTH * image.shape[0] / image.shape[1] / 2
