@@ -111,6 +111,17 @@ def test_a_quick_check_says_that_it_read_no_file(tmp_path, capsys):
     assert "names checked" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_check_says_whether_the_loader_keeps_a_gpu_busy(tmp_path, capsys):
+    loading = ["data", "check", "--folder", str(write_folder(tmp_path / "own")), "--workers", "0", "--images-per-second"]
+    assert main([*loading, "1e-3"]) == 0
+    assert "a GPU that trains 0.001 is kept busy" in capsys.readouterr().out
+    written = tmp_path / "speed.json"
+    assert main([*loading, "1e9", "--json", str(written)]) == 0
+    assert "would wait 100% of the time" in capsys.readouterr().out
+    assert json.loads(written.read_text())["loader_images_per_second"] > 0
+
+
 def test_check_wants_one_dataset(capsys):
     assert main(["data", "check"]) == 2
     assert "one dataset is needed" in capsys.readouterr().err

@@ -36,5 +36,4 @@ def test_a_training_step_compiles_without_a_graph_break(head: str, backend: str)
     with config.patch({"cpp.simdlen": 1}):  # without vectors it is written in a third of the time
         found = step(model, compiled=backend)
     errors = {name: worst(found[name], expected[name]) / max(float(expected[name].abs().max()), 1e-3) for name in expected}
-    assert max(errors.values()) < 1e-4, errors  # measured 1.5e-6, Inductor
-    print("WORST", max(errors.values()))
+    assert max(errors.values()) < 1e-4, errors  # measured 1.5e-6, Inductor 4.7e-5

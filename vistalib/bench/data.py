@@ -44,13 +44,13 @@ from vistalib.data import (
     windows,
 )
 from vistalib.data.dataset import Samples
+from vistalib.data.loader import AHEAD
 from vistalib.data.prepared import Kind
 from vistalib.progress import progress
 from vistalib.provenance import provenance
 
 RATIOS: dict[Form, tuple[float, float]] = {"cityscapes": (0.5, 2.0), "vistas": (0.5, 1.0)}  # as released
 BATCH = 4
-AHEAD = 2  # batches that a process makes before it is asked
 OURS, PLAIN, MASKS = "ours", "released", "released, masks"
 CROPS, RAW, JPEG = "ours, no colour", "raw, no colour", "jpeg"  # colours left to a device
 REFERENCES: dict[Form, str] = {"cityscapes": PLAIN, "vistas": MASKS}

@@ -1,29 +1,42 @@
 """`vistalib data check`: the doctor's report on a terminal."""
 
+import math
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vistalib.cli.parts import Given
+from vistalib.cli.parts import Given, UsageError
 from vistalib.files import check_writable, write_json
 
 if TYPE_CHECKING:  # the rooms bring torch along; `vistalib --help` does without
     from vistalib.data import Checkup, Finding
+    from vistalib.recipes import Dataset
 
 SHOWN = 5  # files of a kind
 ENOUGH = 10_000_000  # bytes that tell how fast a disk is
 
 
-def data_check(dataset: Given, *, quick: bool = False, json: Path | None = None) -> None:
+def data_check(
+    dataset: Given,
+    *,
+    quick: bool = False,
+    images_per_second: float | None = None,
+    workers: int = 2,
+    json: Path | None = None,
+) -> None:
     """Look for everything that is wrong with a dataset, and say how to repair it; exit status 1 where there are errors.
 
     Args:
         dataset: The one dataset to check, by default all its splits.
         quick: Look at folders and names, and leave the files unread.
+        images_per_second: What your GPU trains (an A100 4 with UperNet-L): try whether the loader keeps it busy.
+        workers: Processes that decode images for it.
         json: File for all that was found.
     """
     from vistalib.data import check
 
+    if images_per_second is not None and not images_per_second > 0:
+        raise UsageError(f"--images-per-second must be above 0, got {images_per_second}")
     if json is not None:
         check_writable(json)
     source = dataset.source("")
@@ -45,10 +58,33 @@ def data_check(dataset: Given, *, quick: bool = False, json: Path | None = None)
         if findings:
             print(f"\n{heading}\n{_listed(findings, done.root, json)}")
     print(f"\n{_summary(done)}")
+    speed = None
+    if images_per_second is not None and not done.errors:
+        speed = _loader_speed(dataset.open(training=True), workers)
+        print(_busy(speed, images_per_second, workers))
     if json is not None:
-        write_json(json, done.to_json())
+        write_json(json, done.to_json() | {"loader_images_per_second": speed})
     if done.errors:
         raise ValueError(f"{done.root} has {_number(done.errors, 'error')}; mend what is said above, then check again")
+
+
+def _loader_speed(data: "Dataset", workers: int) -> float:
+    """Images a second that the loader hands out, under the augmentation that was released for the dataset."""
+    from vistalib.data import Augmentation, AugmentationSettings, TrainLoader, Vistas, loader_speed
+
+    settings = AugmentationSettings(ratio_range=(0.5, 1.0) if isinstance(data, Vistas) else (0.5, 2.0))
+    return loader_speed(TrainLoader(data, Augmentation(settings), batch_size=2, num_workers=workers))
+
+
+def _busy(speed: float, wanted: float, workers: int) -> str:
+    hands_out = f"loader: {speed:.1f} images a second with --workers {workers}"
+    if speed >= wanted:
+        return f"{hands_out}: a GPU that trains {wanted:g} is kept busy"
+    more = math.ceil(max(1, workers) * wanted / speed)
+    return (
+        f"{hands_out}: a GPU that trains {wanted:g} would wait {1 - speed / wanted:.0%} of the time; it might not with "
+        f"--workers {more} on as many processors, with copies of `vistalib data prepare`, or with `train --device-colors`"
+    )
 
 
 def _table(done: "Checkup") -> str:

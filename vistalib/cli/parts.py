@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import tyro
 
 if TYPE_CHECKING:  # the rooms bring torch along; `vistalib --help` does without
-    from vistalib.data import Kind
+    from vistalib.data.layout import Kind
     from vistalib.recipes import Dataset, Roots, Source, TrainedModel
 
 app = tyro.extras.SubcommandApp()

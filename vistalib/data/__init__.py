@@ -16,8 +16,7 @@ from vistalib.data.labels import (
     TRAIN_CLASSES,
     TRAIN_COLORS,
 )
-from vistalib.data.layout import Kind
-from vistalib.data.loader import TrainLoader
+from vistalib.data.loader import TrainLoader, loader_speed
 from vistalib.data.mapping import VISTAS_TO_CITYSCAPES, LabelMap, label_map, list_maps
 from vistalib.data.prepared import Plan, Prepared, prepare
 from vistalib.data.sampler import ClassBalance, Sampler
@@ -44,7 +43,6 @@ __all__ = [
     "Folder",
     "Imported",
     "InMemory",
-    "Kind",
     "LabelMap",
     "Plan",
     "Prepared",
@@ -62,6 +60,7 @@ __all__ = [
     "import_colors",
     "label_map",
     "list_maps",
+    "loader_speed",
     "normalize",
     "open_video",
     "prepare",

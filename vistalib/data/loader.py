@@ -6,6 +6,7 @@ Colours are changed and normalised by the workers, or, with `colors_on`, on a de
 the same; it is worth it where there are few cores for a fast GPU.
 """
 
+import time
 from collections.abc import Iterator
 
 import cv2
@@ -20,6 +21,7 @@ from vistalib.data.device_colors import DeviceColors, packed
 from vistalib.data.sampler import ClassBalance, Sampler
 
 Sample = dict[str, Tensor]
+AHEAD = 2  # batches that a worker makes before it is asked
 
 
 class TrainLoader:
@@ -73,6 +75,7 @@ class TrainLoader:
             self._samples,
             batch_sampler=_Steps(self, start),
             num_workers=self.num_workers,
+            prefetch_factor=AHEAD if self.num_workers else None,
             collate_fn=collate,
             worker_init_fn=start_worker,
             pin_memory=torch.cuda.is_available(),
@@ -82,6 +85,17 @@ class TrainLoader:
             if isinstance(batch, str):
                 raise ValueError(batch)
             yield batch
+
+
+def loader_speed(loader: TrainLoader, seconds: float = 5.0) -> float:
+    """Samples a second of one rank, from when the workers have handed out what they had made before they were asked."""
+    batches = loader.batches()
+    for _ in range(AHEAD * loader.num_workers + 1):
+        next(batches)
+    began, samples = time.perf_counter(), 0
+    while samples == 0 or time.perf_counter() - began < seconds:
+        samples += len(next(batches)["sample"])
+    return samples / (time.perf_counter() - began)
 
 
 def _with_long_labels(batch: dict[str, Tensor]) -> dict[str, Tensor]:

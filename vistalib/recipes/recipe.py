@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from vistalib.data import AugmentationSettings, Cityscapes, Folder, Kind, Vistas
+from vistalib.data import AugmentationSettings, Cityscapes, Folder, Vistas
+from vistalib.data.layout import Kind
 from vistalib.train import TrainSettings
 
 Dataset = Vistas | Cityscapes | Folder
