@@ -45,30 +45,6 @@ def assert_resized_windows_are_cut_from_the_whole(trials: int, seed: int) -> Non
         resized_window(np.ascontiguousarray(source[..., 0]), size, box, cv2.INTER_NEAREST)
 
 
-@pytest.mark.parametrize("filters", [cv2.IMWRITE_PNG_FILTER_SUB, cv2.IMWRITE_PNG_FILTER_PAETH, cv2.IMWRITE_PNG_ALL_FILTERS])
-@pytest.mark.parametrize("kind", ["a photograph", "palette indices"])
-def test_every_decoder_undoes_the_filters_alike(kind, filters, monkeypatch):
-    pixels = PHOTO if kind == "a photograph" else values(3, range(60))
-    stored_pixels = cv2.cvtColor(PHOTO, cv2.COLOR_RGB2BGR) if kind == "a photograph" else pixels
-    written = cv2.imencode(".png", stored_pixels, [cv2.IMWRITE_PNG_FILTER, filters])[1].tobytes()
-    found = png.parse(written if kind == "a photograph" else as_palette(written))
-    for decoder in (pytest.importorskip("pyspng").load, png._by_opencv):
-        monkeypatch.setattr(png, "_decoder", lambda decoder=decoder: decoder)
-        np.testing.assert_array_equal(found.rows(5), pixels[:5])
-        np.testing.assert_array_equal(found.rows(found.height), pixels)
-
-
-@pytest.mark.parametrize("library", ["pyspng", "OpenCV"])
-def test_rows_under_a_filter_that_does_not_exist_are_refused(library, monkeypatch):
-    decoder = pytest.importorskip("pyspng").load if library == "pyspng" else png._by_opencv
-    monkeypatch.setattr(png, "_decoder", lambda: decoder)
-    whole = png.parse(stored("PNG"))
-    rows = bytearray(zlib.decompress(whole.stream))
-    rows[0] = 9
-    with pytest.raises(ValueError, match="its rows do not decode"):
-        replace(whole, stream=zlib.compress(bytes(rows))).rows(3)
-
-
 @pytest.mark.parametrize("filters", [cv2.IMWRITE_PNG_FILTER_NONE, cv2.IMWRITE_PNG_FILTER_PAETH, cv2.IMWRITE_PNG_ALL_FILTERS])
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
 def test_a_window_of_a_png_has_the_bytes_of_the_whole(filters, window, tmp_path):

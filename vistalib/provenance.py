@@ -13,7 +13,7 @@ import torch
 
 import vistalib
 
-PACKAGES = ("torch", "numpy", "numba", "opencv-python-headless", "torch-scatter", "datasets")
+PACKAGES = ("torch", "numpy", "numba", "opencv-python-headless", "isal", "pyspng", "torch-scatter", "datasets")
 
 
 def provenance() -> dict[str, Any]:

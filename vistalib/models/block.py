@@ -95,7 +95,7 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, H, W, C) to the same."""
         if lean(x):  # in pieces, whose hidden channels stay in the cache
-            return torch.cat([self._mix(pixels) for pixels in x.flatten(0, 2).split(PIECE)]).view_as(x)
+            return torch.cat([self._mix(pixels) for pixels in torch.split(x.flatten(0, 2), PIECE)]).view_as(x)
         return self._mix(x)
 
     def _mix(self, x: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ class Conv(nn.Conv2d):
         finest, *coarser = maps
         if written_out(finest) or torch.is_autocast_enabled("cpu"):
             whole = torch.cat([finest, *(resize(x, side(finest)) for x in coarser)], dim=1) if coarser else finest
-            return self._conv_forward(whole, weight, None)  # (N, O, H, W)
+            return nn.functional.conv2d(whole, weight, padding=weight.shape[-1] // 2)  # (N, O, H, W)
         first, *others = torch.split(weight, [x.shape[1] for x in maps], dim=1)  # (O, C_i, k, k)
         total = same_convolution(finest, first).permute(0, 2, 3, 1)  # (N, H, W, O)
         if coarser:
@@ -134,7 +134,7 @@ class _Added(torch.autograd.Function):
 
 
 def _add_products(band: Tensor, matrix: Tensor, parts: Tensor, *, out: Tensor) -> None:
-    """Put the rows (W, O) of `band` (N, B, W, O), plus the products of `matrix` and each row's part of (N*B, V, O), into `out`."""
+    """Put rows (W, O) of `band` (N, B, W, O), plus products of `matrix` with each row's part of (N*B, V, O), into `out`."""
     before, after = ([row for image in x for row in image] for x in (band, out))
     for row, part, sum_ in zip(before, parts, after, strict=True):
         torch.addmm(row, matrix, part, out=sum_)

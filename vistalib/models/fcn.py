@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from vistalib.models.heads import Head, ConvUnit
+from vistalib.models.heads import ConvUnit, Head
 
 
 class FCNHead(Head):

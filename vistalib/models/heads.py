@@ -32,6 +32,9 @@ class Head(nn.Module):
 class ConvUnit(nn.Sequential):
     """Convolution of one map or several (see `Conv`), batch norm, ReLU. Weights start as Kaiming's fan-out normal."""
 
+    conv: Conv
+    bn: nn.BatchNorm2d
+
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 1) -> None:
         conv = Conv(in_channels, out_channels, kernel_size)
         nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
@@ -40,8 +43,10 @@ class ConvUnit(nn.Sequential):
     def forward(self, maps: Tensor | Sequence[Tensor]) -> Tensor:
         """Maps as `Conv` takes them to (N, O, H, W)."""
         if self.bn.training or not lean(maps if isinstance(maps, Tensor) else maps[0]):
-            x: Tensor = super().forward(maps)
+            x: Tensor = super().forward(maps)  # type: ignore[no-untyped-call]  # of torch
             return x
+        assert self.bn.running_mean is not None
+        assert self.bn.running_var is not None
         # With fixed statistics batch norm is a factor and a summand for each channel: the weight takes the factor.
         scale = self.bn.weight * (self.bn.running_var + self.bn.eps).rsqrt()  # (O,)
         shift = self.bn.bias - self.bn.running_mean * scale

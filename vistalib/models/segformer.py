@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from vistalib.models.heads import Head, ConvUnit
+from vistalib.models.heads import ConvUnit, Head
 
 
 class SegFormerHead(Head):

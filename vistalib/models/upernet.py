@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vistalib.models.convolution import resize, side
-from vistalib.models.heads import Head, ConvUnit
+from vistalib.models.heads import ConvUnit, Head
 
 
 class UPerHead(Head):
