@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from tests.data_helpers import pixels, values, write_folder, write_image, write_label
-from vistalib.data import AugmentationSettings, prepare
+from vistalib.data import AugmentationSettings, class_pixels, prepare
 from vistalib.evaluate import evaluate_dataset
 from vistalib.files import read_json
+from vistalib.models import LossSettings, balanced_weights
 from vistalib.recipes import Recipe, Roots, Source, get_recipe, open_model, run
 
 OWN = "upernet_internimage_nano_192x256_3k_folder"
@@ -130,3 +131,24 @@ def test_a_dataset_that_was_not_given_is_asked_for(tmp_path: Path) -> None:
 def test_bare_weights_are_not_taken_for_a_run(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="run"):
         open_model(tmp_path)
+
+
+def test_balanced_weights_come_from_the_training_data_and_are_said(
+    streets: Roots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("datasets")
+    monkeypatch.setenv("VISTALIB_CACHE", str(tmp_path / "cache"))
+    recipe = dataclasses.replace(tiny(), loss=LossSettings(class_weights="balanced"))
+    model = run(recipe, streets, folder=tmp_path / "run", num_workers=0).model
+    weights = balanced_weights(class_pixels(streets.open(recipe.train)))
+    assert model.loss_settings.class_weights == weights
+    assert (
+        f"balanced class weights: sky {weights[0]:.2f}, road {weights[1]:.2f}, car {weights[2]:.2f}" in capsys.readouterr().out
+    )
+
+
+def test_weights_for_other_classes_than_those_of_the_data_are_refused(streets: Roots, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(tiny(), loss=LossSettings(class_weights=(1.0, 2.0)))
+    with pytest.raises(ValueError, match="each of the 3 classes of the data, got 2; their order is sky, road, car"):
+        run(recipe, streets, folder=tmp_path / "run", num_workers=0)
+    assert not (tmp_path / "run").exists()

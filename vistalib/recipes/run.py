@@ -5,17 +5,26 @@ as "about", the recipe, the classes with their colours, and the machine: it can 
 """
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from vistalib.data import Augmentation, InMemory, Prepared, StreetDataset, TrainLoader, class_balance
+from vistalib.data import Augmentation, InMemory, Prepared, StreetDataset, TrainLoader, class_balance, class_pixels
 from vistalib.evaluate import Evaluation, evaluate_dataset
 from vistalib.files import write_json
-from vistalib.models import LoadReport, Segmentor, UPerHead, create_model, locate, synchronize_batch_norm
+from vistalib.models import (
+    LoadReport,
+    LossSettings,
+    Segmentor,
+    UPerHead,
+    balanced_weights,
+    create_model,
+    locate,
+    synchronize_batch_norm,
+)
 from vistalib.provenance import provenance
 from vistalib.recipes.recipe import Dataset, Recipe, Roots
 from vistalib.recipes.start import find_start, load_start
@@ -96,6 +105,7 @@ def _run(
         )
     torch.manual_seed(recipe.settings.seed)
     model = create_model(recipe.model, num_classes=num_classes)
+    model.set_loss(_numbers(recipe.loss, train_data))
     report = None
     if start_from is not None:
         by_first(lambda: locate(start_from))  # what has to be fetched is fetched by one
@@ -147,6 +157,21 @@ def _source_of_samples(data: Dataset, in_memory: bool, cache: str | Path | None)
     if not prepared.exact:
         _say(f"{cache} holds {prepared.kind} copies that differ from the images a little, and so will the results")
     return InMemory(prepared) if in_memory else prepared
+
+
+def _numbers(loss: LossSettings, data: Dataset) -> LossSettings:
+    """`loss` with a weight for every class of the data, where it has any."""
+    weights = loss.class_weights
+    if weights == "balanced":
+        weights = balanced_weights(by_first(lambda: class_pixels(data)))
+        each = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(data.classes, weights, strict=True))
+        _say(f"balanced class weights: {each}")
+    if weights is not None and len(weights) != len(data.classes):
+        raise ValueError(
+            f"class_weights must have one number for each of the {len(data.classes)} classes of the data, got {len(weights)}; "
+            f"their order is {', '.join(data.classes)}"
+        )
+    return replace(loss, class_weights=weights)
 
 
 def _check_batch(recipe: Recipe, model: Segmentor) -> None:
