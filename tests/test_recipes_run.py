@@ -88,6 +88,18 @@ def test_an_opened_run_scores_what_the_run_scored(streets: Roots, tmp_path: Path
     assert np.array_equal(again.confusion, result.evaluation.confusion)
 
 
+def test_an_averaged_run_is_scored_and_opened_with_the_average(streets: Roots, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(tiny(3), settings=dataclasses.replace(tiny(3).settings, ema_decay=0.5))
+    result = run(recipe, streets, folder=tmp_path / "run", num_workers=0)
+    plain = run(tiny(3), streets, folder=tmp_path / "plain", num_workers=0)
+    averaged, trained = result.model.state_dict(), plain.model.state_dict()
+    assert not torch.equal(averaged["decode_head.conv_seg.weight"], trained["decode_head.conv_seg.weight"])
+    opened = open_model(tmp_path / "run")
+    assert all(torch.equal(value, averaged[name]) for name, value in opened.model.state_dict().items())
+    again = evaluate_dataset(opened.model, streets.open(Source("folder", "val")), scale=opened.scale, progress=False)
+    assert np.array_equal(again.confusion, result.evaluation.confusion)
+
+
 def test_a_finished_run_can_be_resumed_and_is_only_evaluated(streets: Roots, tmp_path: Path) -> None:
     first = run(tiny(), streets, folder=tmp_path / "run", num_workers=0)
     second = run(tiny(), streets, folder=tmp_path / "run", num_workers=0, resume=True)

@@ -24,6 +24,10 @@ class TrainSettings:
     `frozen_statistics` keeps batch norm at the running statistics the run began with. `frozen` names parts of the model
     ("backbone") that are not trained. `compile` runs the model through `torch.compile`.
 
+    `ema_decay` keeps an exponential moving average of the trained weights: after each step it is this much of itself and
+    the rest of the new weights, so that it looks about 1 / (1 - ema_decay) steps back (usual: 0.999 or more). It is what is
+    evaluated, what a checkpoint's model holds, and what the model holds in the end; batch norm keeps its own running averages.
+
     A line is logged every `log_every` iterations; a checkpoint is written every
     `checkpoint_every`, before each evaluation and at the end, and the last `keep` are kept beside the best.
 
@@ -45,6 +49,7 @@ class TrainSettings:
     frozen_statistics: bool = False
     frozen: tuple[str, ...] = ()
     compile: bool = False
+    ema_decay: float | None = None
     log_every: int = 50
     checkpoint_every: int = 1000
     evaluate_every: int = 8000
@@ -75,6 +80,12 @@ class TrainSettings:
             self.clip_norm is None or _within(self.clip_norm, 0.0, math.inf, open_low=True),
             "None or a finite number above 0",
             "0.1",
+        )
+        self._require(
+            "ema_decay",
+            self.ema_decay is None or (_within(self.ema_decay, 0.0, 1.0, open_low=True) and self.ema_decay < 1.0),
+            "None or between 0 and 1",
+            "0.999",
         )
         self._require("precision", self.precision in get_args(Precision), f"one of {', '.join(get_args(Precision))}", "fp32")
 

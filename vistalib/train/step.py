@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from vistalib.train.average import WeightAverage
 from vistalib.train.distributed import rank, world_size
 from vistalib.train.groups import parameter_groups
 from vistalib.train.guard import FiniteGuard
@@ -30,6 +31,7 @@ class Stepper:
         self.precision = resolve_precision(settings.precision, compute_capability(self.device))
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self.losses = _losses(model, settings, self.device)
+        self.average = WeightAverage(optimizer, settings.ema_decay)
 
     def __call__(self, batch: Batch, iteration: int) -> dict[str, Tensor]:
         """Take the 0-based `iteration`'s step; its scalars are "loss", what `model.loss` gave, and "grad_norm" before clipping.
@@ -56,6 +58,7 @@ class Stepper:
         # The fused kernel leaves weights and moments alone where this is 1.
         self.optimizer.found_inf = torch.maximum(self.guard.found, (~finite).float())  # type: ignore[attr-defined]
         self.optimizer.step()
+        self.average.update()
         if self.scaler.is_enabled():
             self.scaler.update()
             return {"loss": loss, **values, "grad_norm": torch.where(finite, norm, 0.0), "skipped": (~finite).float()}
