@@ -5,6 +5,7 @@ as "about", the recipe, the classes with their colours, and the machine: it can 
 """
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ def run(
     in_memory: bool = False,
     cache: str | Path | None = None,
     device_colors: bool = False,
+    on_log: Callable[[dict[str, Any]], None] | None = None,
 ) -> RunResult:
     """Train `recipe` and evaluate it.
 
@@ -60,7 +62,8 @@ def run(
     a released checkpoint or backbone, a file; what does not fit is left out and named. `resume` continues an interrupted run in
     `folder` exactly. `device` defaults to the GPU where there is one. `num_workers` processes decode and crop; `in_memory`
     decodes each image once and keeps it, for datasets that fit; `cache` is a folder that `vistalib.data.prepare` made of the
-    training data. `device_colors` changes colours on the device instead of in the workers, with the same result.
+    training data. `device_colors` changes colours on the device instead of in the workers, with the same result. `on_log` sees
+    each line of the log (see `vistalib.train.fit`), such as `event_files`.
 
     Under `torchrun` every process calls this: each trains on its slices of the same batches and takes its share of the
     evaluation; batch norm sees the images of all. The folder must be one that all of them see.
@@ -79,6 +82,7 @@ def run(
             in_memory=in_memory,
             cache=cache,
             device_colors=device_colors,
+            on_log=on_log,
         )
 
 
@@ -94,6 +98,7 @@ def _run(
     in_memory: bool,
     cache: str | Path | None,
     device_colors: bool,
+    on_log: Callable[[dict[str, Any]], None] | None,
 ) -> RunResult:
     train_data, validation_data = roots.open(recipe.train), roots.open(recipe.validation)
     same_classes(train_data.classes, validation_data.classes)
@@ -143,7 +148,17 @@ def _run(
         return {name: value for name, value in evaluations[-1].to_json().items() if name != "confusion"}
 
     about = _about(recipe, train_data, model, start_from)
-    result = fit(model, loader, recipe.settings, folder=folder, evaluate=evaluate, device=device, resume=resume, about=about)
+    result = fit(
+        model,
+        loader,
+        recipe.settings,
+        folder=folder,
+        evaluate=evaluate,
+        device=device,
+        resume=resume,
+        on_log=on_log,
+        about=about,
+    )
     if not evaluations:  # a finished run that was resumed: nothing was left to train
         evaluate(model)
     return RunResult(model, result, evaluations[-1], report)

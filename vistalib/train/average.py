@@ -26,7 +26,7 @@ class WeightAverage:
 
     def __init__(self, optimizer: torch.optim.Optimizer, decay: float | None) -> None:
         self._optimizer = optimizer
-        self._mix = None if decay is None else get_ema_multi_avg_fn(decay)
+        self._mix = None if decay is None else get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # of torch
 
     def update(self) -> None:
         """Take in the weights that a step left. A parameter that never had a gradient has no state, and needs no average."""
