@@ -34,7 +34,7 @@ from vistalib.train.settings import TrainSettings
 from vistalib.train.step import Batch, Stepper, check_statistics, freeze, make_optimizer, train_mode
 
 # Settings that a resumed run need not share: how often it is written down, and how the machine it moved to computes.
-MAY_CHANGE = ("log_every", "checkpoint_every", "evaluate_every", "keep", "accumulate", "compile")
+MAY_CHANGE = ("log_every", "checkpoint_every", "evaluate_every", "keep", "accumulate", "compile", "cuda_graphs")
 Evaluate = Callable[[Any], Mapping[str, Any]]
 
 

@@ -23,6 +23,8 @@ class TrainSettings:
     the same step, but for batch norm, whose statistics are then those of a piece and move so many times a step.
     `frozen_statistics` keeps batch norm at the running statistics the run began with. `frozen` names parts of the model
     ("backbone") that are not trained. `compile` runs the model through `torch.compile`.
+    `cuda_graphs` records forward and backward pass once as a CUDA graph and replays it; for one process with a CUDA device, and
+    not yet run on one (see `vistalib.train.graph`).
 
     `ema_decay` keeps an exponential moving average of the trained weights: after each step it is this much of itself and
     the rest of the new weights, so that it looks about 1 / (1 - ema_decay) steps back (usual: 0.999 or more). It is what is
@@ -49,6 +51,7 @@ class TrainSettings:
     frozen_statistics: bool = False
     frozen: tuple[str, ...] = ()
     compile: bool = False
+    cuda_graphs: bool = False
     ema_decay: float | None = None
     log_every: int = 50
     checkpoint_every: int = 1000
