@@ -18,6 +18,7 @@ SHARE = 1 / 16
 class LossSettings:
     """What is added to the released cross-entropy over all pixels; the same for every head.
 
+    Hard pixels and Dice are of the images that are seen at once: each rank, and each piece of `accumulate`, has its own.
     Raises `ValueError` naming the field, the value and a value that would do.
     """
 

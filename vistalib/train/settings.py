@@ -20,7 +20,8 @@ class TrainSettings:
     optimiser are float32 always.
 
     `accumulate` cuts the batch of each rank into so many pieces, one after the other in memory, whose gradients are averaged:
-    the same step, but for batch norm, whose statistics are then those of a piece and move so many times a step.
+    the same step where the loss is a mean over images, but for batch norm, whose statistics are then those of a piece and move
+    so many times a step.
     `frozen_statistics` keeps batch norm at the running statistics the run began with. `frozen` names parts of the model
     ("backbone") that are not trained. `compile` runs the model through `torch.compile`.
     `cuda_graphs` records forward and backward pass once as a CUDA graph and replays it; for one process with a CUDA device, and
