@@ -2,6 +2,7 @@
 
 import io
 import zlib
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -42,6 +43,30 @@ def assert_resized_windows_are_cut_from_the_whole(trials: int, seed: int) -> Non
         box = tuple(slice(a, a + rng.randint(1, side + 9)) for a, side in zip(first, size))
         resized_window(source, size, box, cv2.INTER_LINEAR)
         resized_window(np.ascontiguousarray(source[..., 0]), size, box, cv2.INTER_NEAREST)
+
+
+@pytest.mark.parametrize("filters", [cv2.IMWRITE_PNG_FILTER_SUB, cv2.IMWRITE_PNG_FILTER_PAETH, cv2.IMWRITE_PNG_ALL_FILTERS])
+@pytest.mark.parametrize("kind", ["a photograph", "palette indices"])
+def test_every_decoder_undoes_the_filters_alike(kind, filters, monkeypatch):
+    pixels = PHOTO if kind == "a photograph" else values(3, range(60))
+    stored_pixels = cv2.cvtColor(PHOTO, cv2.COLOR_RGB2BGR) if kind == "a photograph" else pixels
+    written = cv2.imencode(".png", stored_pixels, [cv2.IMWRITE_PNG_FILTER, filters])[1].tobytes()
+    found = png.parse(written if kind == "a photograph" else as_palette(written))
+    for decoder in (pytest.importorskip("pyspng").load, png._by_opencv):
+        monkeypatch.setattr(png, "_decoder", lambda decoder=decoder: decoder)
+        np.testing.assert_array_equal(found.rows(5), pixels[:5])
+        np.testing.assert_array_equal(found.rows(found.height), pixels)
+
+
+@pytest.mark.parametrize("library", ["pyspng", "OpenCV"])
+def test_rows_under_a_filter_that_does_not_exist_are_refused(library, monkeypatch):
+    decoder = pytest.importorskip("pyspng").load if library == "pyspng" else png._by_opencv
+    monkeypatch.setattr(png, "_decoder", lambda: decoder)
+    whole = png.parse(stored("PNG"))
+    rows = bytearray(zlib.decompress(whole.stream))
+    rows[0] = 9
+    with pytest.raises(ValueError, match="its rows do not decode"):
+        replace(whole, stream=zlib.compress(bytes(rows))).rows(3)
 
 
 @pytest.mark.parametrize("filters", [cv2.IMWRITE_PNG_FILTER_NONE, cv2.IMWRITE_PNG_FILTER_PAETH, cv2.IMWRITE_PNG_ALL_FILTERS])
@@ -131,16 +156,45 @@ def test_a_png_is_inflated_alike_without_isal(kind, monkeypatch):
         np.testing.assert_array_equal(found.rows(found.height), expected)
 
 
+@pytest.mark.parametrize("filters", [cv2.IMWRITE_PNG_FILTER_SUB, cv2.IMWRITE_PNG_FILTER_PAETH, cv2.IMWRITE_PNG_ALL_FILTERS])
+@pytest.mark.parametrize("kind", ["a photograph", "palette indices"])
+def test_every_decoder_undoes_the_filters_alike(kind, filters, monkeypatch):
+    pixels = PHOTO if kind == "a photograph" else values(3, range(60))
+    stored_pixels = cv2.cvtColor(PHOTO, cv2.COLOR_RGB2BGR) if kind == "a photograph" else pixels
+    written = cv2.imencode(".png", stored_pixels, [cv2.IMWRITE_PNG_FILTER, filters])[1].tobytes()
+    found = png.parse(written if kind == "a photograph" else as_palette(written))
+    for decoder in (pytest.importorskip("pyspng").load, png._by_opencv):
+        monkeypatch.setattr(png, "_decoder", lambda decoder=decoder: decoder)
+        np.testing.assert_array_equal(found.rows(5), pixels[:5])
+        np.testing.assert_array_equal(found.rows(found.height), pixels)
+
+
+@pytest.mark.parametrize("library", ["pyspng", "OpenCV"])
+def test_rows_under_a_filter_that_does_not_exist_are_refused(library, monkeypatch):
+    decoder = pytest.importorskip("pyspng").load if library == "pyspng" else png._by_opencv
+    monkeypatch.setattr(png, "_decoder", lambda: decoder)
+    whole = png.parse(stored("PNG"))
+    rows = bytearray(zlib.decompress(whole.stream))
+    rows[0] = 9
+    with pytest.raises(ValueError, match="its rows do not decode"):
+        replace(whole, stream=zlib.compress(bytes(rows))).rows(3)
+
+
 @pytest.mark.parametrize("filters", [cv2.IMWRITE_PNG_FILTER_NONE, cv2.IMWRITE_PNG_FILTER_UP, cv2.IMWRITE_PNG_ALL_FILTERS])
 def test_palette_indices_are_read_under_every_filter(filters, tmp_path):
     label = values(1, range(60))
     grey = cv2.imencode(".png", label, [cv2.IMWRITE_PNG_FILTER, filters])[1].tobytes()
+    (tmp_path / "label.png").write_bytes(as_palette(grey))
+    np.testing.assert_array_equal(read_label(tmp_path / "label.png"), label)
+
+
+def as_palette(grey: bytes) -> bytes:
+    """A grey PNG, whose values become indices."""
     header = b"IHDR" + grey[16:25] + bytes([png.PALETTE, 0, 0, 0])
     colors = b"PLTE" + bytes(range(256)) * 3
     parts = [header, colors]
     begun = b"".join(len(part[4:]).to_bytes(4, "big") + part + zlib.crc32(part).to_bytes(4, "big") for part in parts)
-    (tmp_path / "label.png").write_bytes(grey[:8] + begun + grey[33:])
-    np.testing.assert_array_equal(read_label(tmp_path / "label.png"), label)
+    return grey[:8] + begun + grey[33:]
 
 
 def palette_png(label: np.ndarray) -> bytes:

@@ -17,10 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from vistalib.models.convolution import lean
 from vistalib.ops import DCNv3
 
 Norm = Literal["pre", "post", "res_post"]
 EPS = 1e-6
+PIECE = 2048  # pixels
 
 
 class Block(nn.Module):
@@ -92,7 +94,12 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, H, W, C) to the same."""
-        y: Tensor = self.fc2(nn.functional.gelu(self.fc1(x)))  # (N, H, W, C)
+        if lean(x):  # in pieces, whose hidden channels stay in the cache
+            return torch.cat([self._mix(pixels) for pixels in x.flatten(0, 2).split(PIECE)]).view_as(x)
+        return self._mix(x)
+
+    def _mix(self, x: Tensor) -> Tensor:
+        y: Tensor = self.fc2(nn.functional.gelu(self.fc1(x)))
         return y
 
 

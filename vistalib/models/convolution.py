@@ -8,14 +8,17 @@ costs little. For a pyramid of four maps that is a third of the multiply-adds, a
 Letters: N images, C channels that go in, O that come out, k x k window, H x W pixels of the first map, h x w of a coarser one.
 """
 
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from vistalib.ops.convolution import same_convolution
 
-BAND = 32  # rows
+BAND = 16  # rows
 
 
 class Conv(nn.Conv2d):
@@ -26,22 +29,21 @@ class Conv(nn.Conv2d):
 
     def forward(self, maps: Tensor | Sequence[Tensor]) -> Tensor:
         """(N, C, H, W), or maps (N, C_i, H_i, W_i) whose channels add up to C, to (N, O, H_0, W_0)."""
+        return self.with_weight(self.weight, maps)
+
+    def with_weight(self, weight: Tensor, maps: Tensor | Sequence[Tensor]) -> Tensor:
+        """`forward` with another `weight` (O, C, k, k)."""
         maps = (maps,) if isinstance(maps, Tensor) else maps
         finest, *coarser = maps
-        if written_out(finest):
+        if written_out(finest) or torch.is_autocast_enabled("cpu"):
             whole = torch.cat([finest, *(resize(x, side(finest)) for x in coarser)], dim=1) if coarser else finest
-            return super().forward(whole)  # (N, O, H, W)
-        first, *others = torch.split(self.weight, [x.shape[1] for x in maps], dim=1)  # (O, C_i, k, k)
+            return self._conv_forward(whole, weight, None)  # (N, O, H, W)
+        first, *others = torch.split(weight, [x.shape[1] for x in maps], dim=1)  # (O, C_i, k, k)
         total = same_convolution(finest, first).permute(0, 2, 3, 1)  # (N, H, W, O)
         if coarser:
             parts = [_Coarse(x, weight, side(finest)) for x, weight in zip(coarser, others, strict=True)]
-            bands = torch.split(total, BAND, dim=1)
-            sums = (_add(band, parts, i * BAND) for i, band in enumerate(bands))
-            if torch.is_grad_enabled():
-                total = torch.cat([*sums], dim=1)
-            else:  # where they stand, since nobody asks for a gradient
-                for band, sum_ in zip(bands, sums, strict=True):
-                    band.copy_(sum_)
+            bands = [_add(band, parts, i * BAND) for i, band in enumerate(torch.split(total, BAND, dim=1))]
+            total = total if lean(finest) else torch.cat(bands, dim=1)
         return total.permute(0, 3, 1, 2)  # (N, O, H, W)
 
 
@@ -58,8 +60,13 @@ def side(x: Tensor) -> tuple[int, int]:
 
 
 def written_out(x: Tensor) -> bool:
-    """Whether to compute by the definition: off CPUs, and where the model is exported or only its shapes are asked for."""
-    return x.device.type != "cpu" or torch.compiler.is_exporting()
+    """Whether to compute by the definition: off CPUs, and where a compiler reads the model or only its shapes are asked for."""
+    return x.device.type != "cpu" or torch.compiler.is_compiling()
+
+
+def lean(x: Tensor) -> bool:
+    """Whether to go the same sums in ways that spare memory and leave nothing to autograd: where nobody asks for a gradient."""
+    return not (written_out(x) or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"))
 
 
 class _Coarse:
@@ -70,20 +77,18 @@ class _Coarse:
 
     def __init__(self, x: Tensor, weight: Tensor, size: tuple[int, int]) -> None:
         self.x, self.window, self.height = x, weight.shape[-1], size[0]
-        self.taps = weight.permute(2, 1, 3, 0).flatten(2)  # (k, C, k*O)
+        self.taps = weight.permute(2, 3, 0, 1).flatten(1, 2).mT  # (k, C, k*O)
         self.rows = _resized_windows(x.shape[2], size[0], self.window, x)  # (H, h, k)
-        self.columns = _resized_windows(x.shape[3], size[1], self.window, x).flatten(1)  # (W, w*k)
+        columns = _resized_windows(x.shape[3], size[1], self.window, x).flatten(1)
+        self.columns, self.columns_back = _sparse(columns), _sparse(columns.T)  # (W, w*k), (w*k, W)
 
-    def add_to(self, band: Tensor, first: int) -> Tensor:
-        """`band` (N, B, W, O), the rows from `first` on, with these rows of the convolution added."""
-        images, height, width, out = band.shape
+    def part(self, first: int, height: int) -> Tensor:
+        """What the rows first .. first + B - 1 of the convolution are made of before columns are resized: (N*B, w*k, O)."""
         near = self._read(first, first + height)
         x, rows = self.x[:, :, near], self.rows[first : first + height, near].transpose(1, 2).flatten(1)  # (B, k*h)
         part = x.permute(0, 2, 3, 1).flatten(1, 2)[:, None] @ self.taps  # (N, k, h*w, k*O)
-        part = rows.expand(images, -1, -1) @ part.view(images, rows.shape[1], -1)  # (N, B, w*k*O)
-        part = part.view(images * height, self.columns.shape[1], out)
-        columns = self.columns.expand(images * height, -1, -1)
-        return torch.baddbmm(band.reshape(-1, width, out), columns, part).view_as(band)  # (N, B, W, O)
+        part = rows.expand(len(x), -1, -1) @ part.view(len(x), rows.shape[1], -1)  # (N, B, w*k*O)
+        return part.view(len(x) * height, self.columns.shape[1], -1)
 
     def _read(self, first: int, last: int) -> slice:
         """The rows of `x` that rows first .. last - 1 are made of, with a window's reach around."""
@@ -96,10 +101,49 @@ class _Coarse:
         return slice(max(0, min(low - 1, above(first - reach))), min(low, above(last - 1 + reach) + 2))
 
 
-def _add(band: Tensor, parts: Sequence[_Coarse], first: int) -> Tensor:
-    for part in parts:
-        band = part.add_to(band, first)
+def _add(band: Tensor, coarser: Sequence[_Coarse], first: int) -> Tensor:
+    """`band` (N, B, W, O), the rows from `first` on, with these rows of every convolution; in place if there is no gradient."""
+    parts = [coarse.part(first, band.shape[1]) for coarse in coarser]
+    if not lean(band):
+        added: Tensor = _Added.apply(band, coarser, *parts)  # type: ignore[no-untyped-call]  # of torch
+        return added
+    for coarse, part in zip(coarser, parts, strict=True):
+        _add_products(band, coarse.columns, part, out=band)
     return band
+
+
+class _Added(torch.autograd.Function):
+    """Columns resized and added, for autograd, which knows neither sparse matrices nor a band that others have a share in."""
+
+    @staticmethod
+    def forward(ctx: Any, band: Tensor, coarser: Sequence[_Coarse], *parts: Tensor) -> Tensor:
+        ctx.coarser = coarser
+        added = torch.empty_like(band)
+        for i, (coarse, part) in enumerate(zip(coarser, parts, strict=True)):
+            _add_products(added if i else band, coarse.columns, part, out=added)
+        return added
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        rows = gradient.flatten(0, 1)  # (N*B, W, O)
+        parts = [gradient.new_zeros(len(rows), coarse.columns.shape[1], rows.shape[2]) for coarse in ctx.coarser]
+        for coarse, part in zip(ctx.coarser, parts, strict=True):
+            _add_products(part[None], coarse.columns_back, rows, out=part[None])
+        return gradient, None, *parts
+
+
+def _add_products(band: Tensor, matrix: Tensor, parts: Tensor, *, out: Tensor) -> None:
+    """Put the rows (W, O) of `band` (N, B, W, O), plus the products of `matrix` and each row's part of (N*B, V, O), into `out`."""
+    before, after = ([row for image in x for row in image] for x in (band, out))
+    for row, part, sum_ in zip(before, parts, after, strict=True):
+        torch.addmm(row, matrix, part, out=sum_)
+
+
+def _sparse(matrix: Tensor) -> Tensor:
+    """A matrix with few numbers in a row, in compressed rows."""
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # torch says that this format may change
+        return matrix.to_sparse_csr()
 
 
 def interpolation(before: int, after: int, *, like: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from vistalib.models.heads import Head, conv_bn_relu
+from vistalib.models.heads import Head, ConvUnit
 
 
 class FCNHead(Head):
@@ -19,7 +19,7 @@ class FCNHead(Head):
     ) -> None:
         super().__init__(channels, num_classes, dropout)
         widths = [in_channels] + [channels] * num_convs
-        self.convs = nn.Sequential(*(conv_bn_relu(before, after, 3) for before, after in pairwise(widths)))
+        self.convs = nn.Sequential(*(ConvUnit(before, after, 3) for before, after in pairwise(widths)))
 
     def forward(self, x: Tensor) -> Tensor:
         """One map (N, C, H, W) to logits (N, K, H, W)."""

@@ -5,10 +5,11 @@ C channels, H and W pixels of a map, K classes.
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from vistalib.models.convolution import Conv
+from vistalib.models.convolution import Conv, lean
 
 
 class Head(nn.Module):
@@ -28,8 +29,21 @@ class Head(nn.Module):
         return logits
 
 
-def conv_bn_relu(in_channels: int, out_channels: int, kernel_size: int = 1) -> nn.Sequential:
+class ConvUnit(nn.Sequential):
     """Convolution of one map or several (see `Conv`), batch norm, ReLU. Weights start as Kaiming's fan-out normal."""
-    conv = Conv(in_channels, out_channels, kernel_size)
-    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-    return nn.Sequential(OrderedDict(conv=conv, bn=nn.BatchNorm2d(out_channels), relu=nn.ReLU(inplace=True)))
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 1) -> None:
+        conv = Conv(in_channels, out_channels, kernel_size)
+        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+        super().__init__(OrderedDict(conv=conv, bn=nn.BatchNorm2d(out_channels), relu=nn.ReLU(inplace=True)))
+
+    def forward(self, maps: Tensor | Sequence[Tensor]) -> Tensor:
+        """Maps as `Conv` takes them to (N, O, H, W)."""
+        if self.bn.training or not lean(maps if isinstance(maps, Tensor) else maps[0]):
+            x: Tensor = super().forward(maps)
+            return x
+        # With fixed statistics batch norm is a factor and a summand for each channel: the weight takes the factor.
+        scale = self.bn.weight * (self.bn.running_var + self.bn.eps).rsqrt()  # (O,)
+        shift = self.bn.bias - self.bn.running_mean * scale
+        x = self.conv.with_weight(self.conv.weight * scale[:, None, None, None], maps)  # (N, O, H, W)
+        return x.add_(shift[:, None, None]).relu_()

@@ -40,7 +40,7 @@ def head_loss(
     `class_weights` (at least as many as there are classes) are those of `settings`, on the device of the logits. With
     `settings.ohem_threshold` the mean is over the pixels that are kept. Dice has an entry of its own.
     """
-    whole = convolution.written_out(logits) or torch.compiler.is_compiling()
+    whole = convolution.written_out(logits)
     if settings.released:
         total, right = _whole(logits, label) if whole else _Banded.apply(logits, label)  # type: ignore[no-untyped-call]  # of torch
         losses = {f"{name}.loss_ce": weight * total / label.numel()}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from vistalib.models.heads import Head, conv_bn_relu
+from vistalib.models.heads import Head, ConvUnit
 
 
 class SegFormerHead(Head):
@@ -16,8 +16,8 @@ class SegFormerHead(Head):
 
     def __init__(self, in_channels: Sequence[int], *, channels: int = 256, num_classes: int, dropout: float = 0.1) -> None:
         super().__init__(channels, num_classes, dropout)
-        self.convs = nn.ModuleList(conv_bn_relu(c, channels) for c in in_channels)
-        self.fusion_conv = conv_bn_relu(len(in_channels) * channels, channels)
+        self.convs = nn.ModuleList(ConvUnit(c, channels) for c in in_channels)
+        self.fusion_conv = ConvUnit(len(in_channels) * channels, channels)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Four maps (N, C_i, H_i, W_i) to logits (N, K, H_0, W_0)."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vistalib.models.convolution import resize, side
-from vistalib.models.heads import Head, conv_bn_relu
+from vistalib.models.heads import Head, ConvUnit
 
 
 class UPerHead(Head):
@@ -28,10 +28,10 @@ class UPerHead(Head):
         super().__init__(channels, num_classes, dropout)
         *finer, top = in_channels
         self.ppm = PyramidPooling(top, channels, pool_scales)
-        self.bottleneck = conv_bn_relu(top + len(pool_scales) * channels, channels, 3)
-        self.lateral_convs = nn.ModuleList(conv_bn_relu(c, channels) for c in finer)
-        self.fpn_convs = nn.ModuleList(conv_bn_relu(channels, channels, 3) for _ in finer)
-        self.fpn_bottleneck = conv_bn_relu(len(in_channels) * channels, channels, 3)
+        self.bottleneck = ConvUnit(top + len(pool_scales) * channels, channels, 3)
+        self.lateral_convs = nn.ModuleList(ConvUnit(c, channels) for c in finer)
+        self.fpn_convs = nn.ModuleList(ConvUnit(channels, channels, 3) for _ in finer)
+        self.fpn_bottleneck = ConvUnit(len(in_channels) * channels, channels, 3)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Four maps (N, C_i, H_i, W_i) to logits (N, K, H_0, W_0)."""
@@ -39,7 +39,7 @@ class UPerHead(Head):
         x: Tensor = self.bottleneck([top, *self.ppm(top)])  # (N, C, H_3, W_3)
         levels = [x]
         for lateral, fine in zip(reversed(self.lateral_convs), reversed(finer), strict=True):
-            x = lateral(fine) + resize(x, side(fine))  # (N, C, H_i, W_i)
+            x = resize(x, side(fine)).add_(lateral(fine))  # (N, C, H_i, W_i)
             levels.insert(0, x)
         smooth = [conv(level) for conv, level in zip(self.fpn_convs, levels[:-1], strict=True)] + levels[-1:]
         return self.classify(self.fpn_bottleneck(smooth))  # (N, K, H_0, W_0)
@@ -49,7 +49,7 @@ class PyramidPooling(nn.ModuleList):
     """The mean of a map over grids of s x s cells, for each scale s, mixed by a 1x1 convolution."""
 
     def __init__(self, in_channels: int, channels: int, pool_scales: Sequence[int]) -> None:
-        super().__init__(conv_bn_relu(in_channels, channels) for _ in pool_scales)
+        super().__init__(ConvUnit(in_channels, channels) for _ in pool_scales)
         self.pool_scales = tuple(pool_scales)
 
     def forward(self, x: Tensor) -> list[Tensor]:
