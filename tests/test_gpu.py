@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from backend_pairs import GPU_PAIRS, skip_unusable
 from helpers import ROOT
 from ops_helpers import Inputs, random_inputs, worst
 from torch import Tensor
+from train_helpers import Noise, settings, tiny
 
 from vistalib.ops import dcnv3
+from vistalib.train import fit, read_log
 
 PARTS = ("build", "test", "bench-op", "bench-model", "train")
 
@@ -83,6 +86,26 @@ def test_deterministic_algorithms_repeat_to_the_bit_or_are_refused(backend: str)
     first = results(inputs, backend)
     for _ in range(3):
         assert all(torch.equal(a, b) for a, b in zip(first, results(inputs, backend)))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_training_as_a_graph_takes_the_steps_of_one_without(tmp_path: Path, precision: Any, accumulate: int) -> None:
+    """With dropout, batch norm, clipping, a loss scale and averaged weights."""
+    chosen = settings(precision=precision, accumulate=accumulate, ema_decay=0.9, log_every=1)
+    for name in ("plain", "graph"):
+        changed = replace(chosen, cuda_graphs=name == "graph")
+        fit(tiny(), Noise(batch_size=4), changed, folder=tmp_path / name, evaluate=score_there, device="cuda")
+    bound = {"fp32": 1e-4, "bf16": 1e-2, "fp16": 1e-3}[precision]
+    for first, second in zip(*(read_log(tmp_path / name) for name in ("plain", "graph")), strict=True):
+        for key in {"loss", "grad_norm", "mean_iou", "skipped", "loss_scale"} & first.keys():
+            assert first[key] == pytest.approx(second[key], rel=bound)
+
+
+def score_there(model: torch.nn.Module) -> dict[str, float]:
+    image = next(Noise(batch_size=4).batches(10_000))["image"].cuda()
+    return {"mean_iou": float(model(image).double().sigmoid().mean())}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")

@@ -40,6 +40,24 @@ def test_every_value_of_a_recipe_is_printed_as_an_option_that_is_understood(caps
     assert capsys.readouterr().out == printed
 
 
+@pytest.mark.parametrize("weights", [["balanced"], ["1.0", "2.5", "0.5"]], ids=["balanced", "numbers"])
+def test_the_loss_is_chosen_on_the_command_line(weights: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    chosen = ["--loss.class-weights", *weights, "--loss.ohem-threshold", "0.7", "--loss.dice-weight", "0.5"]
+    assert main(["train", OWN, *chosen, "--print"]) == 0
+    printed = capsys.readouterr().out
+    assert ["--loss.class-weights", *weights] in [line.split() for line in printed.splitlines()]
+    assert main(["train", OWN, *printed.split(), "--print"]) == 0
+    assert capsys.readouterr().out == printed
+
+
+def test_event_files_lie_in_the_runs_folder(own: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    for name, options in (("with", ["--tensorboard"]), ("without", [])):
+        assert main(["train", OWN, "--folder", str(own), "--out", str(tmp_path / name), *options, *TINY]) == 0
+    assert len(list(tmp_path.glob("with/tensorboard/events.out.tfevents.*"))) == 1
+    assert not (tmp_path / "without/tensorboard").exists()
+
+
 def test_accumulating_says_what_batch_norm_makes_of_it(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", OWN, "--folder", str(own), "--out", str(tmp_path / "run"), "--accumulate", "2", *TINY]) == 0
     assert "statistics from 2 images at a time instead of 4" in capsys.readouterr().out

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from tests.data_helpers import pixels, values, write_folder, write_image, write_label
-from vistalib.data import AugmentationSettings, prepare
+from vistalib.data import AugmentationSettings, class_pixels, prepare
 from vistalib.evaluate import evaluate_dataset
 from vistalib.files import read_json
+from vistalib.models import LossSettings, balanced_weights
 from vistalib.recipes import Recipe, Roots, Source, get_recipe, open_model, run
 
 OWN = "upernet_internimage_nano_192x256_3k_folder"
@@ -87,6 +88,18 @@ def test_an_opened_run_scores_what_the_run_scored(streets: Roots, tmp_path: Path
     assert np.array_equal(again.confusion, result.evaluation.confusion)
 
 
+def test_an_averaged_run_is_scored_and_opened_with_the_average(streets: Roots, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(tiny(3), settings=dataclasses.replace(tiny(3).settings, ema_decay=0.5))
+    result = run(recipe, streets, folder=tmp_path / "run", num_workers=0)
+    plain = run(tiny(3), streets, folder=tmp_path / "plain", num_workers=0)
+    averaged, trained = result.model.state_dict(), plain.model.state_dict()
+    assert not torch.equal(averaged["decode_head.conv_seg.weight"], trained["decode_head.conv_seg.weight"])
+    opened = open_model(tmp_path / "run")
+    assert all(torch.equal(value, averaged[name]) for name, value in opened.model.state_dict().items())
+    again = evaluate_dataset(opened.model, streets.open(Source("folder", "val")), scale=opened.scale, progress=False)
+    assert np.array_equal(again.confusion, result.evaluation.confusion)
+
+
 def test_a_finished_run_can_be_resumed_and_is_only_evaluated(streets: Roots, tmp_path: Path) -> None:
     first = run(tiny(), streets, folder=tmp_path / "run", num_workers=0)
     second = run(tiny(), streets, folder=tmp_path / "run", num_workers=0, resume=True)
@@ -130,3 +143,24 @@ def test_a_dataset_that_was_not_given_is_asked_for(tmp_path: Path) -> None:
 def test_bare_weights_are_not_taken_for_a_run(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="run"):
         open_model(tmp_path)
+
+
+def test_balanced_weights_come_from_the_training_data_and_are_said(
+    streets: Roots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("datasets")
+    monkeypatch.setenv("VISTALIB_CACHE", str(tmp_path / "cache"))
+    recipe = dataclasses.replace(tiny(), loss=LossSettings(class_weights="balanced"))
+    model = run(recipe, streets, folder=tmp_path / "run", num_workers=0).model
+    weights = balanced_weights(class_pixels(streets.open(recipe.train)))
+    assert model.loss_settings.class_weights == weights
+    assert (
+        f"balanced class weights: sky {weights[0]:.2f}, road {weights[1]:.2f}, car {weights[2]:.2f}" in capsys.readouterr().out
+    )
+
+
+def test_weights_for_other_classes_than_those_of_the_data_are_refused(streets: Roots, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(tiny(), loss=LossSettings(class_weights=(1.0, 2.0)))
+    with pytest.raises(ValueError, match="each of the 3 classes of the data, got 2; their order is sky, road, car"):
+        run(recipe, streets, folder=tmp_path / "run", num_workers=0)
+    assert not (tmp_path / "run").exists()

@@ -105,6 +105,12 @@ def test_fp16_resumes_with_its_scale_to_the_bit(tmp_path: Path) -> None:
     assert steady(read_log(tmp_path / "whole")) == steady(read_log(tmp_path / "killed"))
 
 
+def test_graphs_are_refused_where_there_are_none(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cuda_graphs needs one process with a CUDA device, got the device cpu; leave"):
+        fit(tiny(), Noise(), settings(cuda_graphs=True), folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_pieces_take_the_step_of_the_whole_batch(tmp_path: Path) -> None:
     whole, pieces = plain(), plain()
     fit(whole, Noise(batch_size=4), settings(), folder=tmp_path / "whole")

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -73,12 +74,14 @@ class Training(Datasets):
     """Folder that `vistalib data prepare` made of the training images."""
     device_colors: bool = False
     """Change colours on the device instead of in the workers, with the same result: for a fast GPU with few cores."""
+    tensorboard: bool = False
+    """Write event files for TensorBoard into OUT/tensorboard."""
     print: bool = False
     """Print every value of the recipe, as the option that sets it, and do nothing else."""
 
 
 def _train(recipe: "Recipe", training: Training) -> None:
-    from vistalib.recipes import run
+    from vistalib.recipes import event_files, run
 
     if training.accumulate is not None:
         recipe = replace(recipe, settings=replace(recipe.settings, accumulate=training.accumulate))
@@ -88,18 +91,20 @@ def _train(recipe: "Recipe", training: Training) -> None:
         print(*(f"{option:{width}}  {value}".rstrip() for option, value in options), sep="\n")
         return
     out = training.out or Path("runs") / recipe.name
-    result = run(
-        recipe,
-        training.roots(),
-        folder=out,
-        start_from=training.start_from,
-        resume=training.resume,
-        device=training.device,
-        num_workers=training.workers,
-        in_memory=training.in_memory,
-        cache=training.cache,
-        device_colors=training.device_colors,
-    )
+    with event_files(out) if training.tensorboard else nullcontext() as on_log:
+        result = run(
+            recipe,
+            training.roots(),
+            folder=out,
+            start_from=training.start_from,
+            resume=training.resume,
+            device=training.device,
+            num_workers=training.workers,
+            in_memory=training.in_memory,
+            cache=training.cache,
+            device_colors=training.device_colors,
+            on_log=on_log,
+        )
     if os.environ.get("RANK", "0") == "0":  # torchrun starts several processes: one of them speaks
         scored = result.evaluation
         print(f"mIoU {100 * scored.mean_iou:.2f}%, pixel accuracy {100 * scored.pixel_accuracy:.2f}%; the run lies in {out}")

@@ -6,6 +6,7 @@ from vistalib.models.fcn import FCNHead
 from vistalib.models.fetch import locate
 from vistalib.models.flops import Cost, cost
 from vistalib.models.internimage import InternImage
+from vistalib.models.loss_settings import LossSettings, balanced_weights
 from vistalib.models.names import from_released, to_released
 from vistalib.models.pretrained import from_pretrained, push_to_hub, save_pretrained
 from vistalib.models.released_files import RELEASED_FILES, ReleasedFile
@@ -24,12 +25,14 @@ __all__ = [
     "FCNHead",
     "InternImage",
     "LoadReport",
+    "LossSettings",
     "ModelConfig",
     "ReleasedFile",
     "SegFormerHead",
     "Segmentor",
     "SyncBatchNorm",
     "UPerHead",
+    "balanced_weights",
     "cost",
     "create_model",
     "export_file",

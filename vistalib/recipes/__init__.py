@@ -2,6 +2,7 @@
 
 import difflib
 
+from vistalib.recipes.event_files import event_files
 from vistalib.recipes.recipe import DEFAULT_SPLITS, Dataset, Recipe, Roots, Source
 from vistalib.recipes.released import released_recipes
 from vistalib.recipes.run import RunResult, run, same_classes
@@ -16,6 +17,7 @@ __all__ = [
     "RunResult",
     "Source",
     "TrainedModel",
+    "event_files",
     "get_recipe",
     "list_recipes",
     "open_model",

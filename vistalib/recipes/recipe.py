@@ -6,12 +6,13 @@ line overrides any of them, and the run's folder keeps it as JSON.
 
 import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from vistalib.data import AugmentationSettings, Cityscapes, Folder, Vistas
 from vistalib.data.layout import Kind
+from vistalib.models import LossSettings
 from vistalib.train import TrainSettings
 
 Dataset = Vistas | Cityscapes | Folder
@@ -97,6 +98,8 @@ class Recipe:
     """(width, height) that an image is fitted into before it is evaluated."""
     class_temperature: float | None = None
     """Draw images by class, rare classes more often, the more so the lower it is (DAFormer: 0.01); None: each once an epoch."""
+    loss: LossSettings = field(default_factory=LossSettings)
+    """Choices of the loss for one's own data; the released one without."""
     starts_from: str | None = None
     """Name of the recipe or backbone whose weights this one begins with; give their file or run with --start-from."""
 
@@ -121,8 +124,8 @@ class Recipe:
 
 
 def _options(value: Any, prefix: str) -> Iterator[tuple[str, str]]:
-    for field in dataclasses.fields(value):
-        name, found = prefix + field.name.replace("_", "-"), getattr(value, field.name)
+    for part in dataclasses.fields(value):
+        name, found = prefix + part.name.replace("_", "-"), getattr(value, part.name)
         if dataclasses.is_dataclass(found):
             yield from _options(found, f"{name}.")
         elif isinstance(found, bool):

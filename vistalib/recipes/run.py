@@ -5,17 +5,27 @@ as "about", the recipe, the classes with their colours, and the machine: it can 
 """
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from vistalib.data import Augmentation, InMemory, Prepared, StreetDataset, TrainLoader, class_balance
+from vistalib.data import Augmentation, InMemory, Prepared, StreetDataset, TrainLoader, class_balance, class_pixels
 from vistalib.evaluate import Evaluation, evaluate_dataset
 from vistalib.files import write_json
-from vistalib.models import LoadReport, Segmentor, UPerHead, create_model, locate, synchronize_batch_norm
+from vistalib.models import (
+    LoadReport,
+    LossSettings,
+    Segmentor,
+    UPerHead,
+    balanced_weights,
+    create_model,
+    locate,
+    synchronize_batch_norm,
+)
 from vistalib.provenance import provenance
 from vistalib.recipes.recipe import Dataset, Recipe, Roots
 from vistalib.recipes.start import find_start, load_start
@@ -44,6 +54,7 @@ def run(
     in_memory: bool = False,
     cache: str | Path | None = None,
     device_colors: bool = False,
+    on_log: Callable[[dict[str, Any]], None] | None = None,
 ) -> RunResult:
     """Train `recipe` and evaluate it.
 
@@ -51,7 +62,8 @@ def run(
     a released checkpoint or backbone, a file; what does not fit is left out and named. `resume` continues an interrupted run in
     `folder` exactly. `device` defaults to the GPU where there is one. `num_workers` processes decode and crop; `in_memory`
     decodes each image once and keeps it, for datasets that fit; `cache` is a folder that `vistalib.data.prepare` made of the
-    training data. `device_colors` changes colours on the device instead of in the workers, with the same result.
+    training data. `device_colors` changes colours on the device instead of in the workers, with the same result. `on_log` sees
+    each line of the log (see `vistalib.train.fit`), such as `event_files`.
 
     Under `torchrun` every process calls this: each trains on its slices of the same batches and takes its share of the
     evaluation; batch norm sees the images of all. The folder must be one that all of them see.
@@ -70,6 +82,7 @@ def run(
             in_memory=in_memory,
             cache=cache,
             device_colors=device_colors,
+            on_log=on_log,
         )
 
 
@@ -85,6 +98,7 @@ def _run(
     in_memory: bool,
     cache: str | Path | None,
     device_colors: bool,
+    on_log: Callable[[dict[str, Any]], None] | None,
 ) -> RunResult:
     train_data, validation_data = roots.open(recipe.train), roots.open(recipe.validation)
     same_classes(train_data.classes, validation_data.classes)
@@ -96,6 +110,7 @@ def _run(
         )
     torch.manual_seed(recipe.settings.seed)
     model = create_model(recipe.model, num_classes=num_classes)
+    model.set_loss(_numbers(recipe.loss, train_data))
     report = None
     if start_from is not None:
         by_first(lambda: locate(start_from))  # what has to be fetched is fetched by one
@@ -133,7 +148,17 @@ def _run(
         return {name: value for name, value in evaluations[-1].to_json().items() if name != "confusion"}
 
     about = _about(recipe, train_data, model, start_from)
-    result = fit(model, loader, recipe.settings, folder=folder, evaluate=evaluate, device=device, resume=resume, about=about)
+    result = fit(
+        model,
+        loader,
+        recipe.settings,
+        folder=folder,
+        evaluate=evaluate,
+        device=device,
+        resume=resume,
+        on_log=on_log,
+        about=about,
+    )
     if not evaluations:  # a finished run that was resumed: nothing was left to train
         evaluate(model)
     return RunResult(model, result, evaluations[-1], report)
@@ -147,6 +172,21 @@ def _source_of_samples(data: Dataset, in_memory: bool, cache: str | Path | None)
     if not prepared.exact:
         _say(f"{cache} holds {prepared.kind} copies that differ from the images a little, and so will the results")
     return InMemory(prepared) if in_memory else prepared
+
+
+def _numbers(loss: LossSettings, data: Dataset) -> LossSettings:
+    """`loss` with a weight for every class of the data, where it has any."""
+    weights = loss.class_weights
+    if weights == "balanced":
+        weights = balanced_weights(by_first(lambda: class_pixels(data)))
+        each = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(data.classes, weights, strict=True))
+        _say(f"balanced class weights: {each}")
+    if weights is not None and len(weights) != len(data.classes):
+        raise ValueError(
+            f"class_weights must have one number for each of the {len(data.classes)} classes of the data, got {len(weights)}; "
+            f"their order is {', '.join(data.classes)}"
+        )
+    return replace(loss, class_weights=weights)
 
 
 def _check_batch(recipe: Recipe, model: Segmentor) -> None:

@@ -1,8 +1,9 @@
 """Checkpoints: folders that are either whole or not there, whose every bit is checked before it is used.
 
-`checkpoints/iter_000200/` holds `model.safetensors`, `optimizer.safetensors` (AdamW's moments as `<parameter>/<name>`),
-`state.json` (iteration, settings, versions) and `manifest.json` (size and sha256 of the other three). It is written under a
-name that begins with a dot, synced to the disk, and renamed; `checkpoints/index.json` then names the last and the best.
+`checkpoints/iter_000200/` holds `model.safetensors`, `optimizer.safetensors` (AdamW's moments as `<parameter>/<name>`; where
+the model's weights are averages, the trained ones as `<parameter>/other`), `state.json` (iteration, settings, versions) and
+`manifest.json` (size and sha256 of the other three). It is written under a name that begins with a dot, synced to the disk,
+and renamed; `checkpoints/index.json` then names the last and the best.
 Nothing is pickled. There is no random state to keep: the loop seeds torch anew for every iteration.
 """
 

@@ -34,7 +34,7 @@ from vistalib.train.settings import TrainSettings
 from vistalib.train.step import Batch, Stepper, check_statistics, freeze, make_optimizer, train_mode
 
 # Settings that a resumed run need not share: how often it is written down, and how the machine it moved to computes.
-MAY_CHANGE = ("log_every", "checkpoint_every", "evaluate_every", "keep", "accumulate", "compile")
+MAY_CHANGE = ("log_every", "checkpoint_every", "evaluate_every", "keep", "accumulate", "compile", "cuda_graphs")
 Evaluate = Callable[[Any], Mapping[str, Any]]
 
 
@@ -78,7 +78,8 @@ def fit(
 
     `model.loss(image, label)` gives a dict of scalars; those whose key contains "loss" are summed. `evaluate(model)` gives a
     dict of plain values with "mean_iou"; it is called every `evaluate_every` iterations and at the end, on the model in eval
-    mode, by every rank, and must give all of them the same. `on_log` sees each line of the log. `about` (plain values: the
+    mode, by every rank, and must give all of them the same. With `settings.ema_decay` it sees the averaged weights, and these
+    are what the model has in the end. `on_log` sees each line of the log. `about` (plain values: the
     model's name, its classes) goes into every checkpoint's state. `resume=True` goes on from the newest whole checkpoint, or
     begins where there is none.
 
@@ -99,6 +100,7 @@ def fit(
         check_statistics(model, settings)
         train_mode(model, settings)
         step = Stepper(model, optimizer, settings, FiniteGuard(device))
+        step.average.swap()  # a checkpoint's model has the averaged weights
         if found.scaler:
             step.scaler.load_state_dict(found.scaler)
         start, pool = found.iteration, held.enter_context(ThreadPoolExecutor(1))
@@ -113,6 +115,7 @@ def fit(
         for iteration, batch in zip(steps, run.waiting_for(loader.batches(start)), strict=False):
             run.window.add(step(batch, iteration))
             run.after_step(iteration + 1)
+        step.average.swap()
         return run.result(time.monotonic() - began)
 
 
@@ -196,8 +199,9 @@ class _Run:
         if rank() == 0:
             self.wait_for_writing()
             self.log.sync()
-            model = store.snapshot(self.model.state_dict())
-            optimizer = store.snapshot(store.optimizer_tensors(self.step.optimizer))
+            with self.step.average.in_place():
+                model = store.snapshot(self.model.state_dict())
+                optimizer = store.snapshot(store.optimizer_tensors(self.step.optimizer))
             self.writing = self.pool.submit(self.write_checkpoint, done, model, optimizer, state)
         return self.parent / store.name_of(done)
 
@@ -226,7 +230,7 @@ class _Run:
         since = time.monotonic()
         share_buffers(self.model)
         try:
-            with self.signals.raising(self.parent / store.name_of(done)), torch.no_grad():
+            with self.step.average.in_place(), self.signals.raising(self.parent / store.name_of(done)), torch.no_grad():
                 result = dict(self.evaluate(self.model.eval()))
         except Interrupted:
             self.wait_for_writing()  # what it says of the checkpoint must be true

@@ -20,9 +20,16 @@ class TrainSettings:
     optimiser are float32 always.
 
     `accumulate` cuts the batch of each rank into so many pieces, one after the other in memory, whose gradients are averaged:
-    the same step, but for batch norm, whose statistics are then those of a piece and move so many times a step.
+    the same step where the loss is a mean over images, but for batch norm, whose statistics are then those of a piece and move
+    so many times a step.
     `frozen_statistics` keeps batch norm at the running statistics the run began with. `frozen` names parts of the model
     ("backbone") that are not trained. `compile` runs the model through `torch.compile`.
+    `cuda_graphs` records forward and backward pass once as a CUDA graph and replays it; for one process with a CUDA device, and
+    not yet run on one (see `vistalib.train.graph`).
+
+    `ema_decay` keeps an exponential moving average of the trained weights: after each step it is this much of itself and
+    the rest of the new weights, so that it looks about 1 / (1 - ema_decay) steps back (usual: 0.999 or more). It is what is
+    evaluated, what a checkpoint's model holds, and what the model holds in the end; batch norm keeps its own running averages.
 
     A line is logged every `log_every` iterations; a checkpoint is written every
     `checkpoint_every`, before each evaluation and at the end, and the last `keep` are kept beside the best.
@@ -45,6 +52,8 @@ class TrainSettings:
     frozen_statistics: bool = False
     frozen: tuple[str, ...] = ()
     compile: bool = False
+    cuda_graphs: bool = False
+    ema_decay: float | None = None
     log_every: int = 50
     checkpoint_every: int = 1000
     evaluate_every: int = 8000
@@ -75,6 +84,12 @@ class TrainSettings:
             self.clip_norm is None or _within(self.clip_norm, 0.0, math.inf, open_low=True),
             "None or a finite number above 0",
             "0.1",
+        )
+        self._require(
+            "ema_decay",
+            self.ema_decay is None or (_within(self.ema_decay, 0.0, 1.0, open_low=True) and self.ema_decay < 1.0),
+            "None or between 0 and 1",
+            "0.999",
         )
         self._require("precision", self.precision in get_args(Precision), f"one of {', '.join(get_args(Precision))}", "fp32")
 

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from vistalib.train.average import WeightAverage
 from vistalib.train.distributed import rank, world_size
+from vistalib.train.graph import GraphedPass
 from vistalib.train.groups import parameter_groups
 from vistalib.train.guard import FiniteGuard
 from vistalib.train.precision import AUTOCAST, compute_capability, resolve_precision
@@ -30,6 +32,9 @@ class Stepper:
         self.precision = resolve_precision(settings.precision, compute_capability(self.device))
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self.losses = _losses(model, settings, self.device)
+        self.average = WeightAverage(optimizer, settings.ema_decay)
+        check_graphs(settings, self.device)
+        self.graph = GraphedPass(self._pass, model) if settings.cuda_graphs else None
 
     def __call__(self, batch: Batch, iteration: int) -> dict[str, Tensor]:
         """Take the 0-based `iteration`'s step; its scalars are "loss", what `model.loss` gave, and "grad_norm" before clipping.
@@ -56,6 +61,7 @@ class Stepper:
         # The fused kernel leaves weights and moments alone where this is 1.
         self.optimizer.found_inf = torch.maximum(self.guard.found, (~finite).float())  # type: ignore[attr-defined]
         self.optimizer.step()
+        self.average.update()
         if self.scaler.is_enabled():
             self.scaler.update()
             return {"loss": loss, **values, "grad_norm": torch.where(finite, norm, 0.0), "skipped": (~finite).float()}
@@ -63,7 +69,6 @@ class Stepper:
 
     def _gradients(self, batch: Batch) -> list[dict[str, Tensor]]:
         """Leave the gradients of a batch in the parameters; give what `model.loss` said of each of its pieces."""
-        self.optimizer.zero_grad()
         pieces = self.settings.accumulate
         if len(batch["image"]) % pieces:
             raise ValueError(
@@ -71,7 +76,14 @@ class Stepper:
                 "try accumulate=1"
             )
         image, label = (batch[key].to(self.device, non_blocking=True) for key in ("image", "label"))  # (B, 3, H, W), (B, H, W)
-        parts = []
+        if self.graph is not None:
+            return self.graph(image, label)
+        self.optimizer.zero_grad()
+        return self._pass(image, label)
+
+    def _pass(self, image: Tensor, label: Tensor) -> list[dict[str, Tensor]]:
+        """Forward and backward, piece by piece."""
+        pieces, parts = self.settings.accumulate, []
         for number, piece in enumerate(zip(image.chunk(pieces), label.chunk(pieces), strict=True), start=1):
             alone = number < pieces and isinstance(self.losses, DistributedDataParallel)
             with self.losses.no_sync() if alone else nullcontext():  # type: ignore[attr-defined]  # ranks meet in the last piece
@@ -105,6 +117,13 @@ def _losses(model: Any, settings: TrainSettings, device: torch.device) -> Losses
         devices = [device] if device.type == "cuda" else None
         losses = DistributedDataParallel(module, device_ids=devices)
     return losses  # type: ignore[no-any-return]
+
+
+def check_graphs(settings: TrainSettings, device: torch.device) -> None:
+    """Refuse to record graphs where there are none."""
+    if settings.cuda_graphs and (device.type != "cuda" or world_size() > 1):
+        found = f"{world_size()} processes" if world_size() > 1 else f"the device {device.type}"
+        raise ValueError(f"cuda_graphs needs one process with a CUDA device, got {found}; leave cuda_graphs out")
 
 
 def freeze(model: nn.Module, settings: TrainSettings) -> None:
