@@ -227,4 +227,9 @@ def _enough_memory(recipe: Recipe) -> Iterator[None]:
 
 def _hours(times: float, seconds: tuple[float, ...]) -> Range:
     low, high = np.quantile(seconds, (0.1, 0.9))
-    return times * float(low) / 3600, times * float(np.mean(seconds)) / 3600, times * float(high) / 3600
+    mean = np.mean(seconds)  # which a single slow step may take beyond the slowest tenth of a few
+    return (
+        times * float(min(low, mean)) / 3600,
+        times * float(mean) / 3600,
+        times * float(max(high, mean)) / 3600,
+    )

@@ -112,7 +112,7 @@ def own_decisions(recipe: Recipe, data: OwnData, start: OwnStart | None, machine
     where = "a CPU" if machine.is_cpu else "a GPU"
     epochs = settings.iterations * recipe.batch_size / data.images
     shown = "as they are" if recipe.evaluation_scale == (width, height) else f"at {'x'.join(map(str, recipe.evaluation_scale))}"
-    decay = f", {settings.layer_decay} times slower with every layer below" if settings.layer_decay < 1 else ""
+    decay = f", {settings.layer_decay} times as fast with every layer below" if settings.layer_decay < 1 else ""
     return [
         Decision(
             f"The model is {recipe.model}, {f'which {start.source} is of' if start else f'a small one, for {where}'}.",
@@ -139,8 +139,8 @@ def own_decisions(recipe: Recipe, data: OwnData, start: OwnStart | None, machine
             ("--settings.iterations",),
         ),
         Decision(
-            f"The heads learn at a rate of {settings.learning_rate:g} at most{decay}, which is usual for this size "
-            f"{'where a checkpoint is finetuned' if start else 'from random weights'}.",
+            f"The heads learn at a rate of {settings.learning_rate:g} at most{decay}: what suits this size where "
+            f"{'a checkpoint is finetuned' if start else 'weights are random'}.",
             ("--settings.learning-rate", "--settings.layer-decay"),
         ),
         Decision(f"The rate rises over the first {settings.warmup_iters} iterations.", ("--settings.warmup-iters",)),
@@ -226,7 +226,7 @@ def _about_classes(data: OwnData, start: OwnStart | None) -> str:
 def _about_memory(recipe: Recipe, machine: Machine) -> str:
     pieces = recipe.settings.accumulate
     need = _bytes(recipe.model, recipe.batch_size // pieces, recipe.augmentation.crop) / 1e9
-    there = "memory that is not known" if machine.memory is None else f"{machine.memory / 1e9:.0f} GB of memory"
+    there = "memory that is not known" if machine.memory is None else f"the {machine.memory / 1e9:.0f} GB of memory"
     how = "at once" if pieces == 1 else f"in {pieces} pieces, one after the other"
     short = machine.memory is not None and need > 0.8 * machine.memory / 1e9
     tight = "; that may be too much: a smaller --augmentation.crop or --batch-size needs less" if short else ""
