@@ -52,7 +52,7 @@ def foretold(streets: Roots, tmp_path_factory: pytest.TempPathFactory) -> Estima
 def test_a_run_leaves_as_many_bytes_as_foretold(foretold: Estimate, streets: Roots, tmp_path: Path) -> None:
     run(tiny(), streets, folder=tmp_path / "run", device="cpu", num_workers=0)
     assert foretold.checkpoints_left == 2
-    assert foretold.disk_left == pytest.approx(bytes_below(tmp_path / "run"), rel=1e-3)  # seen: 2e-5, digits of numbers
+    assert foretold.disk_left == pytest.approx(bytes_below(tmp_path / "run"), rel=1e-3)  # seen: 9e-7, the digits of numbers
 
 
 def test_nothing_is_left_behind_and_no_folder_is_made(streets: Roots, tmp_path: Path) -> None:

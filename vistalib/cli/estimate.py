@@ -18,9 +18,9 @@ def print_estimate(found: "Estimate") -> None:
     rows = [
         ("training", _hours(found.training_hours), f"{left:,} steps of {step:.3g} s, {found.data_seconds:.2g} s for data"),
         (
-            f"{found.evaluations} evaluations",
+            "evaluation",
             _hours(found.evaluation_hours),
-            f"{found.images:,} images of {sum(found.image_seconds) / images:.3g} s",
+            f"{found.evaluations} x {found.images:,} images of {sum(found.image_seconds) / images:.3g} s",
         ),
         ("together", _hours((hours[0], hours[1], hours[2])), f"from {steps} measured steps and {images} images"),
         ("memory at most", memory, f"{of}{ranks}; workers have their own"),
@@ -29,7 +29,7 @@ def print_estimate(found: "Estimate") -> None:
             _bytes(found.disk_at_most),
             f"{found.checkpoints_at_most} checkpoints of {_bytes(found.checkpoint_bytes)}; {_bytes(found.free_bytes)} are free",
         ),
-        ("disk in the end", _bytes(found.disk_left), f"{found.checkpoints_left} checkpoints, the log and the scores"),
+        ("disk in the end", _bytes(found.disk_left), f"up to {found.checkpoints_left} checkpoints, the log and the scores"),
     ]
     print(f"\n{found.recipe}" + (f", from iteration {found.done}" if found.done else ""))
     for name, value, why in rows:

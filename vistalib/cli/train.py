@@ -88,8 +88,6 @@ class Training(Datasets):
 def _train(recipe: "Recipe", training: Training) -> None:
     from vistalib.recipes import estimate, run
 
-    if training.accumulate is not None:
-        recipe = replace(recipe, settings=replace(recipe.settings, accumulate=training.accumulate))
     if training.print:
         options = recipe.options()
         width = max(len(option) for option, _ in options)
@@ -158,6 +156,8 @@ def train_command(arguments: Sequence[str]) -> None:
     def command(
         training: Annotated[Training, tyro.conf.arg(name="")], recipe: Annotated[Recipe, tyro.conf.arg(name="")] = recipe
     ) -> None:
+        if training.accumulate is not None:
+            recipe = replace(recipe, settings=replace(recipe.settings, accumulate=training.accumulate))
         if own is not None and not training.print:
             own.tell(recipe)
         _train(recipe, training)

@@ -230,4 +230,4 @@ def _about_memory(recipe: Recipe, machine: Machine) -> str:
     how = "at once" if pieces == 1 else f"in {pieces} pieces, one after the other"
     short = machine.memory is not None and need > 0.8 * machine.memory / 1e9
     tight = "; that may be too much: a smaller --augmentation.crop or --batch-size needs less" if short else ""
-    return f"A batch is computed {how}: about {need:.1f} GB of {there}{tight}."
+    return f"A batch is computed {how}: about {need:.2g} GB of {there}{tight}."
