@@ -104,6 +104,15 @@ def test_a_batch_is_cut_where_the_memory_is_short_and_only_there() -> None:
     assert pieces[1] == 4  # 9.0 GB an image and 4.1 GB beside them, in 64 GB
 
 
+def test_the_schedule_follows_the_model_that_is_asked_for(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wanted = "upernet_internimage_t"
+    assert own_recipe(found(), None, GPU, model=wanted).settings.learning_rate == 6e-5
+    assert main(["train", "--data", str(own), "--model", wanted, "--device", "cpu", "--print"]) == 0
+    printed = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["--model", wanted] in printed
+    assert ["--settings.learning-rate", "6e-05"] in printed
+
+
 @pytest.mark.parametrize("size", ["t", "l"])
 def test_the_rates_are_those_of_the_released_finetuning(size: str) -> None:
     settings = own_recipe(found(), OwnStart("x", f"upernet_internimage_{size}"), GPU).settings
@@ -229,8 +238,9 @@ def test_every_value_is_printed_as_an_option_that_is_understood(
         (["--data", "{own}", "--from", "nowhere"], 1, "nowhere"),
         (["--data", "{own}", "--from", "{other}"], 1, "got no InternImage"),
         (["--data", "{own}", "--device", "gpu"], 1, "cpu, cuda"),
+        (["--data", "{own}", "--model", "upernet_internimage_q"], 1, "upernet_internimage_t"),
     ],
-    ids=["no data", "no such data", "no such checkpoint", "weights of something else", "no such device"],
+    ids=["no data", "no such data", "no such checkpoint", "weights of something else", "no such device", "no such model"],
 )
 def test_a_failure_is_one_message_with_the_repair(
     arguments: list[str], status: int, said: str, own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -18,7 +18,7 @@ class OwnTraining:
     `UsageError` where no folder was given; `ValueError` for a folder or a checkpoint that will not do.
     """
 
-    def __init__(self, training: "Training") -> None:
+    def __init__(self, training: "Training", model: str | None) -> None:
         from vistalib.recipes import look_at_checkpoint, look_at_folder, own_recipe, recipe_of_run, this_machine
 
         if training.folder is None:
@@ -28,7 +28,7 @@ class OwnTraining:
         self.data = look_at_folder(training.folder)
         self.machine = this_machine(training.device)
         self.start = None if training.start_from is None else look_at_checkpoint(training.start_from)
-        chosen = own_recipe(self.data, self.start, self.machine)
+        chosen = own_recipe(self.data, self.start, self.machine, model=model)
         self.out = training.out or Path("runs") / chosen.name
         begun = recipe_of_run(self.out) if training.resume else None
         self.resumed = begun is not None

@@ -85,6 +85,13 @@ class Training(Datasets):
     """File for the scores, or for what --estimate foretells."""
 
 
+@dataclass(frozen=True)
+class _BeforeRecipe(Training):
+    """What the recipe for one's own data depends on."""
+
+    model: str | None = None
+
+
 def _train(recipe: "Recipe", training: Training) -> None:
     from vistalib.recipes import estimate, run
 
@@ -144,7 +151,8 @@ def train_command(arguments: Sequence[str]) -> None:
     own = None
     if arguments[0].startswith("-"):
         given = [argument for argument in arguments if argument not in ("-h", "--help")]  # which shows what is chosen below
-        own = OwnTraining(tyro.cli(Training, args=given, return_unknown_args=True, add_help=False)[0])
+        before, _ = tyro.cli(_BeforeRecipe, args=given, return_unknown_args=True, add_help=False)
+        own = OwnTraining(before, before.model)
         name, options, recipe = "--data FOLDER", arguments, own.recipe
     else:
         name, *options = arguments

@@ -167,7 +167,7 @@ def estimate(
             evaluations=len(plan.evaluations),
             images=len(parts.validation_data),
             image_seconds=measured.image_seconds,
-            memory_bytes=round(memory * 1e6) if memory == memory else None,
+            memory_bytes=round(memory * 1e6) if memory > 0 else None,
             memory_there=this_machine(device).memory,
             checkpoint_bytes=measured.files.checkpoint,
             checkpoints_left=plan.left,

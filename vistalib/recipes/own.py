@@ -72,9 +72,14 @@ class Decision:
     options: tuple[str, ...]
 
 
-def own_recipe(data: OwnData, start: OwnStart | None, machine: Machine) -> Recipe:
-    """The recipe for `data` that begins with `start`, or with random weights, on `machine`."""
-    model = start.model if start else f"upernet_internimage_{'nano' if machine.is_cpu else 'micro'}"
+def own_recipe(data: OwnData, start: OwnStart | None, machine: Machine, *, model: str | None = None) -> Recipe:
+    """The recipe for `data` that begins with `start`, or with random weights, on `machine`.
+
+    `model` is one of `list_models()` (default: that of `start`, or a small one); `ValueError` for any other.
+    """
+    model = model or (start.model if start else f"upernet_internimage_{'nano' if machine.is_cpu else 'micro'}")
+    if model not in VARIANTS:
+        raise ValueError(f"model must be a name that list_models() gives, got {model!r}; try one of {', '.join(VARIANTS)}")
     size = VARIANTS[model].size
     scale, crop = _sizes(data, *((CPU_SCALE, CPU_CROP) if machine.is_cpu else (SCALE, CROP)))
     least, most = ON_GPU if not machine.is_cpu else TINY_ON_CPU if size in TINY else ON_CPU
@@ -113,10 +118,12 @@ def own_decisions(recipe: Recipe, data: OwnData, start: OwnStart | None, machine
     epochs = settings.iterations * recipe.batch_size / data.images
     shown = "as they are" if recipe.evaluation_scale == (width, height) else f"at {'x'.join(map(str, recipe.evaluation_scale))}"
     decay = f", {settings.layer_decay} times as fast with every layer below" if settings.layer_decay < 1 else ""
+    clip = "are not clipped" if settings.clip_norm is None else f"are clipped at {settings.clip_norm:g}"
+    like = "the demo trains" if VARIANTS[recipe.model].size in TINY else "the released recipes train"
     return [
         Decision(
-            f"The model is {recipe.model}, {f'which {start.source} is of' if start else f'a small one, for {where}'}.",
-            ("--from",) if start else ("--model",),
+            f"The model is {recipe.model}, for {where}, and starts from {start.source if start else 'random weights'}.",
+            ("--model", "--from"),
         ),
         Decision(_about_classes(data, start), ("--train.map", "--validation.map")),
         Decision(
@@ -139,9 +146,12 @@ def own_decisions(recipe: Recipe, data: OwnData, start: OwnStart | None, machine
             ("--settings.iterations",),
         ),
         Decision(
-            f"The heads learn at a rate of {settings.learning_rate:g} at most{decay}: what suits this size where "
-            f"{'a checkpoint is finetuned' if start else 'weights are random'}.",
-            ("--settings.learning-rate", "--settings.layer-decay"),
+            f"The heads learn at a rate of {settings.learning_rate:g} at most{decay}; gradients {clip}: as {like} this size.",
+            ("--settings.learning-rate", "--settings.layer-decay", "--settings.clip-norm"),
+        ),
+        Decision(
+            f"The precision is {settings.precision}; auto is bf16 on GPUs that have it, fp16 on others, fp32 on a CPU.",
+            ("--settings.precision",),
         ),
         Decision(f"The rate rises over the first {settings.warmup_iters} iterations.", ("--settings.warmup-iters",)),
         Decision(
