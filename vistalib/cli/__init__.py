@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if arguments[:1] == ["demo"]:
             demo_command(arguments[1:])
-        elif arguments[:1] == ["train"] and len(arguments) > 2:
+        elif arguments[:1] == ["train"] and (len(arguments) > 2 or "=" in "".join(arguments)):  # `train --data=FOLDER`, too
             train_command(arguments[1:])
         else:
             app.cli(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import tyro
 
-from vistalib.cli.parts import Chosen, Given, Viewed, app
+from vistalib.cli.parts import Chosen, Given, Viewed, app, print_scores
 from vistalib.files import check_writable, write_json
 
 
@@ -37,9 +37,6 @@ def evaluate(
     trained = open_model(model, device=device)
     same_classes(trained.classes, scored_on.classes)
     scored = evaluate_dataset(trained.model, scored_on, **viewing.arguments(trained), device=trained.device, export=out)
-    width = max(map(len, scored_on.classes))
-    for name, value in scored.to_json()["iou"].items():
-        print(f"{name:{width}}  {'    -' if value is None else f'{100 * value:5.1f}'}")
-    print(f"\nmIoU {100 * scored.mean_iou:.2f}%, pixel accuracy {100 * scored.pixel_accuracy:.2f}%, {scored.images} images")
+    print_scores(scored)
     if json is not None:
         write_json(json, scored.to_json())

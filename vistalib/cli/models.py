@@ -36,7 +36,7 @@ def zoo(*, json: Path | None = None) -> None:
     print(f"{NOTE}\nrecipes")
     for name in list_recipes():
         print(f"  {name}")
-    print("\nreleased weights, by the name that --model, --start-from and pretrained= take")
+    print("\nreleased weights, by the name that --model, --from and pretrained= take")
     for name, file in RELEASED_FILES.items():
         print(f"  {name:58}{file.megabytes:>5} MB  {file.licence}")
     if json is not None:

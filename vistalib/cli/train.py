@@ -1,15 +1,19 @@
 """`vistalib demo` and `vistalib train`."""
 
 import os
+import shlex
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from vistalib.cli.parts import Chosen, Datasets, UsageError, app
+from vistalib.cli.estimate import print_estimate
+from vistalib.cli.own import OwnTraining
+from vistalib.cli.parts import Chosen, Datasets, UsageError, app, print_scores
+from vistalib.files import check_writable, write_json
 
 if TYPE_CHECKING:  # the rooms bring torch along; `vistalib --help` does without
     from vistalib.recipes import Recipe
@@ -54,11 +58,11 @@ def demo_command(arguments: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class Training(Datasets):
-    """Train a recipe and evaluate it."""
+    """Train a recipe, or a recipe made for your own data, and evaluate it."""
 
     out: Path | None = None
-    """Folder for the run: log, checkpoints, evaluation (default: runs/RECIPE)."""
-    start_from: str | None = None
+    """Folder for the run: log, checkpoints, evaluation (default: runs/RECIPE, or runs/ and the name of your data's folder)."""
+    start_from: Annotated[str | None, tyro.conf.arg(name="from", aliases=["--start-from"])] = None
     """What to start from: a run folder, a weight file, a released name, an address or a Hub id; what does not fit is named."""
     resume: bool = False
     """Continue the run in OUT exactly where its last checkpoint was written."""
@@ -78,41 +82,65 @@ class Training(Datasets):
     """Write event files for TensorBoard into OUT/tensorboard."""
     print: bool = False
     """Print every value of the recipe, as the option that sets it, and do nothing else."""
+    estimate: bool = False
+    """Measure a few steps and foretell hours, memory and disk, and do nothing else."""
+    json: Path | None = None
+    """File for the scores, or for what --estimate foretells."""
+
+
+@dataclass(frozen=True)
+class _BeforeRecipe(Training):
+    """What the recipe for one's own data depends on."""
+
+    model: str | None = None
 
 
 def _train(recipe: "Recipe", training: Training) -> None:
-    from vistalib.recipes import event_files, run
+    from vistalib.recipes import estimate, event_files, run
 
-    if training.accumulate is not None:
-        recipe = replace(recipe, settings=replace(recipe.settings, accumulate=training.accumulate))
     if training.print:
         options = recipe.options()
         width = max(len(option) for option, _ in options)
         print(*(f"{option:{width}}  {value}".rstrip() for option, value in options), sep="\n")
         return
+    if training.json is not None:
+        check_writable(training.json)
     out = training.out or Path("runs") / recipe.name
+    arguments: dict[str, Any] = {
+        "folder": out,
+        "start_from": training.start_from,
+        "resume": training.resume,
+        "device": training.device,
+        "num_workers": training.workers,
+        "in_memory": training.in_memory,
+        "cache": training.cache,
+        "device_colors": training.device_colors,
+    }
+    speaks = os.environ.get("RANK", "0") == "0"  # torchrun starts several processes: one of them speaks
+    if training.estimate:
+        foretold = estimate(recipe, training.roots(), **arguments)
+        if speaks:
+            print_estimate(foretold)
+            if training.json is not None:
+                write_json(training.json, foretold.to_json())
+        return
     with event_files(out) if training.tensorboard else nullcontext() as on_log:
-        result = run(
-            recipe,
-            training.roots(),
-            folder=out,
-            start_from=training.start_from,
-            resume=training.resume,
-            device=training.device,
-            num_workers=training.workers,
-            in_memory=training.in_memory,
-            cache=training.cache,
-            device_colors=training.device_colors,
-            on_log=on_log,
-        )
-    if os.environ.get("RANK", "0") == "0":  # torchrun starts several processes: one of them speaks
-        scored = result.evaluation
-        print(f"mIoU {100 * scored.mean_iou:.2f}%, pixel accuracy {100 * scored.pixel_accuracy:.2f}%; the run lies in {out}")
+        result = run(recipe, training.roots(), on_log=on_log, **arguments)
+    if speaks:
+        print_scores(result.evaluation)
+        photographs = "photo.jpg"
+        if training.folder is not None and recipe.validation.kind == "folder":
+            photographs = shlex.quote(str(training.folder / "images" / recipe.validation.split))
+        print(f"The run lies in {out}; next: vistalib predict {photographs} --model {shlex.quote(str(out))}")
+        if training.json is not None:
+            write_json(training.json, result.evaluation.to_json())
 
 
 @app.command
 def train(recipe: tyro.conf.Positional[str]) -> None:
-    """Train a recipe and evaluate it; `vistalib train RECIPE --print` shows every value, `--help` explains it.
+    """Train and evaluate: a recipe by its name, or your own data by `vistalib train --data FOLDER --from CHECKPOINT`.
+
+    Behind either, `--print` shows every value, `--help` explains it, `--estimate` foretells hours, memory and disk.
 
     Args:
         recipe: Name of a recipe; `vistalib zoo` lists them.
@@ -121,18 +149,29 @@ def train(recipe: tyro.conf.Positional[str]) -> None:
 
 
 def train_command(arguments: Sequence[str]) -> None:
-    """`train RECIPE [option ...]`: the options depend on the recipe, which gives their defaults."""
+    """`train RECIPE [option ...]` or `train --data FOLDER [option ...]`: the options have the defaults of the recipe."""
     from vistalib.recipes import Recipe, get_recipe
 
-    name, *options = arguments
-    try:
-        recipe = get_recipe(name)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    own = None
+    if arguments[0].startswith("-"):
+        given = [argument for argument in arguments if argument not in ("-h", "--help")]  # which shows what is chosen below
+        before, _ = tyro.cli(_BeforeRecipe, args=given, return_unknown_args=True, add_help=False)
+        own = OwnTraining(before, before.model)
+        name, options, recipe = "--data FOLDER", arguments, own.recipe
+    else:
+        name, *options = arguments
+        try:
+            recipe = get_recipe(name)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
 
     def command(
         training: Annotated[Training, tyro.conf.arg(name="")], recipe: Annotated[Recipe, tyro.conf.arg(name="")] = recipe
     ) -> None:
+        if training.accumulate is not None:
+            recipe = replace(recipe, settings=replace(recipe.settings, accumulate=training.accumulate))
+        if own is not None and not training.print:
+            own.tell(recipe)
         _train(recipe, training)
 
     tyro.cli(command, prog=f"vistalib train {name}", args=options, description=Training.__doc__)

@@ -2,7 +2,11 @@
 
 import difflib
 
+from vistalib.recipes.estimate import Estimate, estimate
 from vistalib.recipes.event_files import event_files
+from vistalib.recipes.machine import Machine, this_machine
+from vistalib.recipes.own import Decision, OwnData, OwnStart, as_given, own_decisions, own_recipe
+from vistalib.recipes.own_facts import look_at_checkpoint, look_at_folder, recipe_of_run
 from vistalib.recipes.recipe import DEFAULT_SPLITS, Dataset, Recipe, Roots, Source
 from vistalib.recipes.released import released_recipes
 from vistalib.recipes.run import RunResult, run, same_classes
@@ -12,17 +16,30 @@ from vistalib.recipes.trained import TrainedModel, open_model
 __all__ = [
     "DEFAULT_SPLITS",
     "Dataset",
+    "Decision",
+    "Estimate",
+    "Machine",
+    "OwnData",
+    "OwnStart",
     "Recipe",
     "Roots",
     "RunResult",
     "Source",
     "TrainedModel",
+    "as_given",
+    "estimate",
     "event_files",
     "get_recipe",
     "list_recipes",
+    "look_at_checkpoint",
+    "look_at_folder",
     "open_model",
+    "own_decisions",
+    "own_recipe",
+    "recipe_of_run",
     "run",
     "same_classes",
+    "this_machine",
 ]
 
 

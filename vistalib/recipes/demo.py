@@ -31,7 +31,7 @@ EXAMPLES = 3  # validation images kept with their predictions
 COMMANDS = (
     "vistalib train upernet_internimage_l_512x1024_80k_mapillary --vistas VISTAS --cityscapes CITYSCAPES --out runs/pretrain",
     "vistalib train upernet_internimage_l_512x1024_160k_mapillary2cityscapes --cityscapes CITYSCAPES "
-    "--start-from runs/pretrain --out runs/finetune",
+    "--from runs/pretrain --out runs/finetune",
     "vistalib evaluate runs/finetune --cityscapes CITYSCAPES --multi-scale --out predictions",
 )
 

@@ -5,10 +5,10 @@ line overrides any of them, and the run's folder keeps it as JSON.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from vistalib.data import AugmentationSettings, Cityscapes, Folder, Vistas
 from vistalib.data.layout import Kind
@@ -101,7 +101,7 @@ class Recipe:
     loss: LossSettings = field(default_factory=LossSettings)
     """Choices of the loss for one's own data; the released one without."""
     starts_from: str | None = None
-    """Name of the recipe or backbone whose weights this one begins with; give their file or run with --start-from."""
+    """Name of the recipe or backbone whose weights this one begins with; give their file or run with --from."""
 
     def __post_init__(self) -> None:
         if self.num_classes is not None and self.num_classes < 1:
@@ -118,9 +118,27 @@ class Recipe:
         """The recipe as plain JSON values."""
         return dataclasses.asdict(self)
 
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """From what `to_json` gave, read from a file; `TypeError` for values that this version does not know."""
+        parts = {
+            "train": Source,
+            "validation": Source,
+            "augmentation": AugmentationSettings,
+            "settings": TrainSettings,
+            "loss": LossSettings,
+        }
+        made = {name: parts[name](**_tuples(value)) for name, value in values.items() if name in parts}
+        return cls(**(_tuples(values) | made))
+
     def options(self) -> list[tuple[str, str]]:
         """Every value as the command line's option for it and its text there: ("--settings.iterations", "80000")."""
         return list(_options(self, ""))
+
+
+def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has lists where the settings have tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def _options(value: Any, prefix: str) -> Iterator[tuple[str, str]]:

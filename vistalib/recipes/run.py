@@ -70,27 +70,59 @@ def run(
 
     Raises `ValueError` for anything the user can repair: a dataset folder, an unknown model, a checkpoint of another model.
     """
+    folder = Path(folder)
     with process_group(device or usable_device()) as own:
-        return _run(
+        device = usable_device(own)
+        parts = put_together(
             recipe,
             roots,
-            folder=Path(folder),
             start_from=start_from,
             resume=resume,
-            device=usable_device(own),
+            device=device,
             num_workers=num_workers,
             in_memory=in_memory,
             cache=cache,
             device_colors=device_colors,
-            on_log=on_log,
         )
+        evaluations: list[Evaluation] = []
+
+        def evaluate(trained: torch.nn.Module) -> dict[str, Any]:
+            evaluations.append(evaluate_dataset(trained, parts.validation_data, scale=recipe.evaluation_scale, device=device))
+            if rank() == 0:
+                write_json(folder / "evaluation.json", evaluations[-1].to_json())
+            return scores(evaluations[-1])
+
+        result = fit(
+            parts.model,
+            parts.loader,
+            recipe.settings,
+            folder=folder,
+            evaluate=evaluate,
+            device=device,
+            resume=resume,
+            on_log=on_log,
+            about=parts.about,
+        )
+        if not evaluations:  # a finished run that was resumed: nothing was left to train
+            evaluate(parts.model)
+        return RunResult(parts.model, result, evaluations[-1], parts.load_report)
 
 
-def _run(
+@dataclass(frozen=True)
+class Parts:
+    """What a run is put together from; `about` goes into its checkpoints."""
+
+    model: Segmentor
+    loader: TrainLoader
+    validation_data: Dataset
+    load_report: LoadReport | None
+    about: dict[str, Any]
+
+
+def put_together(
     recipe: Recipe,
     roots: Roots,
     *,
-    folder: Path,
     start_from: str | Path | None,
     resume: bool,
     device: str,
@@ -98,8 +130,8 @@ def _run(
     in_memory: bool,
     cache: str | Path | None,
     device_colors: bool,
-    on_log: Callable[[dict[str, Any]], None] | None,
-) -> RunResult:
+) -> Parts:
+    """Open the data, build the model on `device` and load its start; arguments and errors are those of `run`."""
     train_data, validation_data = roots.open(recipe.train), roots.open(recipe.validation)
     same_classes(train_data.classes, validation_data.classes)
     num_classes = recipe.num_classes or len(train_data.classes)
@@ -117,12 +149,12 @@ def _run(
         start = find_start(start_from)
         report = load_start(model, start, train_data.classes)
         _say(f"{start_from}: {report}")
-        if start.made_by not in (None, recipe.starts_from):
+        if recipe.starts_from is not None and start.made_by not in (None, recipe.starts_from):
             _say(f"{recipe.name} begins with {recipe.starts_from}, and {start_from} was made by {start.made_by}")
     elif recipe.starts_from is not None and not resume and rank() == 0:
         warnings.warn(
             f"{recipe.name} begins with the weights of {recipe.starts_from}, and none were given: it starts from random ones; "
-            "give them with start_from (--start-from on the command line)",
+            "give them with start_from (--from on the command line)",
             stacklevel=3,
         )
     _check_batch(recipe, model)
@@ -139,29 +171,12 @@ def _run(
         balance=None if temperature is None else by_first(lambda: class_balance(train_data, temperature)),
         colors_on=device if device_colors else None,
     )
-    evaluations: list[Evaluation] = []
+    return Parts(model, loader, validation_data, report, _about(recipe, train_data, model, start_from))
 
-    def evaluate(trained: torch.nn.Module) -> dict[str, Any]:
-        evaluations.append(evaluate_dataset(trained, validation_data, scale=recipe.evaluation_scale, device=device))
-        if rank() == 0:
-            write_json(folder / "evaluation.json", evaluations[-1].to_json())
-        return {name: value for name, value in evaluations[-1].to_json().items() if name != "confusion"}
 
-    about = _about(recipe, train_data, model, start_from)
-    result = fit(
-        model,
-        loader,
-        recipe.settings,
-        folder=folder,
-        evaluate=evaluate,
-        device=device,
-        resume=resume,
-        on_log=on_log,
-        about=about,
-    )
-    if not evaluations:  # a finished run that was resumed: nothing was left to train
-        evaluate(model)
-    return RunResult(model, result, evaluations[-1], report)
+def scores(evaluation: Evaluation) -> dict[str, Any]:
+    """What the log keeps of an evaluation."""
+    return {name: value for name, value in evaluation.to_json().items() if name != "confusion"}
 
 
 def _source_of_samples(data: Dataset, in_memory: bool, cache: str | Path | None) -> StreetDataset:
