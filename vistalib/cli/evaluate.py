@@ -1,11 +1,15 @@
 """`vistalib evaluate`: a trained model on a dataset."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
-from vistalib.cli.parts import Chosen, Given, Viewed, app
-from vistalib.files import check_writable, write_json
+from vistalib.cli.parts import Chosen, Given, UsageError, Viewed, app
+from vistalib.files import check_writable
+
+if TYPE_CHECKING:  # the rooms bring torch along; `vistalib --help` does without
+    from vistalib.evaluate import Evaluation
 
 
 @app.command
@@ -14,32 +18,70 @@ def evaluate(
     dataset: Given,
     viewing: Viewed,
     *,
+    batch_size: int = 1,
     out: Path | None = None,
     device: Chosen[str | None] = None,
     json: Path | None = None,
 ) -> None:
-    """Score a trained model on a dataset: mIoU, IoU of every class, pixel accuracy.
+    """Score a trained model on a dataset: mIoU, IoU of every class, pixel accuracy; Cityscapes by category and instance, too.
+
+    Under torchrun the processes share the images.
 
     Args:
         model: A run's folder, weight file, released name, address or Hub id.
         dataset: The one dataset to score on, by default its validation split.
         viewing: How an image is shown to the network.
+        batch_size: Images of one size that the network sees at a time; scores stay the same.
         out: New folder for the label maps, as PNGs that the Cityscapes server accepts.
         device: Where to run: cpu, cuda, cuda:1, ... (default: the GPU where there is one).
-        json: File for the figures.
+        json: File for the figures; the matrices of the single images, for `vistalib compare`, go beside it as .npz.
     """
     from vistalib.evaluate import evaluate_dataset
     from vistalib.recipes import open_model, same_classes
+    from vistalib.recipes.run import usable_device
+    from vistalib.train import process_group, rank
 
+    if batch_size < 1:
+        raise UsageError(f"--batch-size must be at least 1, got {batch_size}")
     if json is not None:
-        check_writable(json)
-    scored_on = dataset.open(training=False)
-    trained = open_model(model, device=device)
-    same_classes(trained.classes, scored_on.classes)
-    scored = evaluate_dataset(trained.model, scored_on, **viewing.arguments(trained), device=trained.device, export=out)
-    width = max(map(len, scored_on.classes))
-    for name, value in scored.to_json()["iou"].items():
-        print(f"{name:{width}}  {'    -' if value is None else f'{100 * value:5.1f}'}")
-    print(f"\nmIoU {100 * scored.mean_iou:.2f}%, pixel accuracy {100 * scored.pixel_accuracy:.2f}%, {scored.images} images")
-    if json is not None:
-        write_json(json, scored.to_json())
+        check_scores_writable(json)
+    with process_group(device or usable_device()) as own:
+        scored_on = dataset.open(training=False)
+        trained = open_model(model, device=own)
+        same_classes(trained.classes, scored_on.classes)
+        viewed = viewing.arguments(trained)
+        scored = evaluate_dataset(trained.model, scored_on, **viewed, batch_size=batch_size, device=trained.device, export=out)
+        if rank() > 0:
+            return
+        print(table_of(scored))
+        if json is not None:
+            scored.save(json)
+
+
+def check_scores_writable(path: Path) -> None:
+    """Refuse now what `Evaluation.save` would refuse after hours of work."""
+    from vistalib.evaluate.evaluation import arrays_beside
+
+    check_writable(path)
+    check_writable(arrays_beside(path))
+
+
+def table_of(scored: "Evaluation") -> str:
+    """The scores as a person reads them, in percent."""
+    values = scored.to_json()
+    instances = values.get("instance_iou", {}) | values.get("instance_category_iou", {})
+    groups = [values["iou"], values.get("category_iou", {})]
+    width = max(len(name) for group in groups for name in group)
+    lines = [f"{'':{width}}    IoU   iIoU"] if instances else []
+    for group in filter(None, groups):
+        for name, value in group.items():
+            lines.append(f"{name:{width}}  {_percent(value)}" + (f"  {_percent(instances[name])}" if name in instances else ""))
+        lines.append("")
+    means = {"mean_category_iou": "categories", "mean_instance_iou": "iIoU", "mean_instance_category_iou": "iIoU of categories"}
+    said = [f"mIoU {100 * scored.mean_iou:.2f}%", f"pixel accuracy {100 * scored.pixel_accuracy:.2f}%"]
+    said += [f"{name} {100 * values[key]:.2f}%" for key, name in means.items() if values.get(key) is not None]
+    return "\n".join([*lines, ", ".join([*said, f"{scored.images} images"])])
+
+
+def _percent(value: float | None) -> str:
+    return "    -" if value is None else f"{100 * value:5.1f}"
