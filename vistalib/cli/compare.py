@@ -1,6 +1,7 @@
 """`vistalib compare`: whether one run is better than another, and whether that can be believed."""
 
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import tyro
@@ -59,7 +60,7 @@ def compare(
     for letter, paths, scores in (("A", sides[0], found.a), ("B", sides[1], found.b)):
         for path, score in zip(paths, scores, strict=True):
             print(f"{letter}  {100 * score:6.2f}%  {path}")
-    print(f"\n{_table(found)}\n\n{verdict(found)}")
+    print(f"\n{_table(found)}\n\n{fill(verdict(found), 100)}")
     if figure is not None:
         from vistalib.viz import plot_comparison
 

@@ -4,21 +4,26 @@ import difflib
 
 from vistalib.recipes.recipe import DEFAULT_SPLITS, Dataset, Recipe, Roots, Source
 from vistalib.recipes.released import released_recipes
+from vistalib.recipes.reproduce import Cell, Reproduction, list_cells, reproduce
 from vistalib.recipes.run import RunResult, run, same_classes
 from vistalib.recipes.small import small_recipes
 from vistalib.recipes.trained import TrainedModel, open_model
 
 __all__ = [
     "DEFAULT_SPLITS",
+    "Cell",
     "Dataset",
     "Recipe",
+    "Reproduction",
     "Roots",
     "RunResult",
     "Source",
     "TrainedModel",
     "get_recipe",
+    "list_cells",
     "list_recipes",
     "open_model",
+    "reproduce",
     "run",
     "same_classes",
 ]
