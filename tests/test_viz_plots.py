@@ -77,9 +77,8 @@ def compared(difference: dict[str, float] | None, *, distinct: bool = False) -> 
 
 def test_a_comparison_shows_the_mean_first_then_the_largest_gain_and_leaves_out_what_has_none() -> None:
     gain, loss, little = ({"value": v, "low": v - 0.02, "high": v + 0.02} for v in (0.05, -0.07, 0.01))
-    iou = {
-        "pole": compared(little), "car": compared(gain, distinct=True), "sky": compared(None), "road": compared(loss, distinct=True)
-    }  # fmt: skip
+    iou = {"pole": compared(little), "car": compared(gain, distinct=True), "sky": compared(None)}
+    iou["road"] = compared(loss, distinct=True)
     found = {"iou": iou, "mean_iou": {"difference": little}, "images": 20, "resamples": 2000}
     axes = plot_comparison(found).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["mIoU", "car", "pole", "road"]
