@@ -165,14 +165,15 @@ class Sizes(Painted):
         return (image, label) if i == 0 else (image[:24], label[:24])
 
 
+@pytest.mark.parametrize("window", [None, Window((16, 24), (11, 16))], ids=["whole", "sliding"])
 @pytest.mark.parametrize("batch_size", [2, 3, 9], ids=["with a rest", "all", "more than there are"])
 @pytest.mark.parametrize("dataset", [Painted(), Sizes()], ids=["one size", "two sizes"])
-def test_several_images_at_a_time_score_as_one_by_one(dataset, batch_size):
-    one = evaluate_dataset(Nearest(), dataset, scale=SIZE, scales=(0.5, 1.0), flip=True, progress=False)
-    several = evaluate_dataset(
-        Nearest(), dataset, scale=SIZE, scales=(0.5, 1.0), flip=True, batch_size=batch_size, progress=False
-    )
+def test_several_images_at_a_time_score_as_one_by_one(dataset, batch_size, window):
+    shown = {"scale": SIZE, "scales": (0.5, 1.0), "flip": True, "window": window, "progress": False}
+    one = evaluate_dataset(Nearest(), dataset, **shown)
+    several = evaluate_dataset(Nearest(), dataset, batch_size=batch_size, **shown)
     assert 0.1 < one.mean_iou < 1
+    np.testing.assert_array_equal(several.per_image.cell, one.per_image.cell)
     np.testing.assert_array_equal(several.per_image.count, one.per_image.count)
 
 

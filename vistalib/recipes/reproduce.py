@@ -41,7 +41,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What `reproduce` found for a cell; `checkpoint` is where the weights came from, `digest` the SHA-256 of their file."""
+    """What `reproduce` found for a cell; `checkpoint` names the weights, `digest` is the SHA-256 of their file."""
 
     cell: Cell
     evaluation: Evaluation
@@ -71,7 +71,7 @@ class Reproduction:
         if released is None or self.digest != released.sha256:
             found.append("the weights are not the released file")
         if self.evaluation.images != IMAGES:
-            found.append(f"{self.evaluation.images} images were scored, not the {IMAGES} of the validation split")
+            found.append(f"the validation split has {IMAGES} images, and {self.evaluation.images} were scored")
         if self.scale != RELEASED_SCALE:
             found.append(
                 f"images were fitted into {self.scale[0]}x{self.scale[1]}, not {RELEASED_SCALE[0]}x{RELEASED_SCALE[1]}"
@@ -159,4 +159,5 @@ def reproduce(
         batch_size=batch_size,
         device=trained.device,
     )
-    return Reproduction(cell, evaluation, str(source), sha256(model_file(path) if path.is_dir() else path), scale)
+    digest = sha256(model_file(path))
+    return Reproduction(cell, evaluation, Path(source).name if Path(source).exists() else str(source), digest, scale)
