@@ -8,7 +8,7 @@ from PIL import Image
 from torch import nn
 
 from vistalib.data import CITYSCAPES, TRAIN_CLASSES, TRAIN_COLORS, normalize
-from vistalib.evaluate import MULTI_SCALES, Evaluation, Window, evaluate_dataset
+from vistalib.evaluate import MULTI_SCALES, Evaluation, Window, evaluate_dataset, read_evaluation
 
 SIZE = (64, 32)
 
@@ -113,7 +113,8 @@ def test_the_result_is_json_without_nan():
 def test_the_result_names_what_it_holds():
     plain = evaluated().to_json()
     assert list(plain) == [
-        *("mode", "mean_iou", "pixel_accuracy", "mean_accuracy", "iou", "accuracy", "confusion", "missed", "images", "seconds"),
+        *("mode", "mean_iou", "pixel_accuracy", "mean_accuracy", "iou", "accuracy", "mean_category_iou", "category_iou"),
+        *("confusion", "missed", "images", "seconds"),
     ]
 
 
@@ -156,11 +157,47 @@ def test_progress_is_said_on_standard_error(capsys):
     assert "evaluating: 3/3" in capsys.readouterr().err
 
 
+class Sizes(Painted):
+    """The images in two sizes, the last two alike."""
+
+    def read(self, i):
+        image, label = super().read(i)
+        return (image, label) if i == 0 else (image[:24], label[:24])
+
+
+@pytest.mark.parametrize("window", [None, Window((16, 24), (11, 16))], ids=["whole", "sliding"])
+@pytest.mark.parametrize("batch_size", [2, 3, 9], ids=["with a rest", "all", "more than there are"])
+@pytest.mark.parametrize("dataset", [Painted(), Sizes()], ids=["one size", "two sizes"])
+def test_several_images_at_a_time_score_as_one_by_one(dataset, batch_size, window):
+    shown = {"scale": SIZE, "scales": (0.5, 1.0), "flip": True, "window": window, "progress": False}
+    one = evaluate_dataset(Nearest(), dataset, **shown)
+    several = evaluate_dataset(Nearest(), dataset, batch_size=batch_size, **shown)
+    assert 0.1 < one.mean_iou < 1
+    np.testing.assert_array_equal(several.per_image.cell, one.per_image.cell)
+    np.testing.assert_array_equal(several.per_image.count, one.per_image.count)
+
+
+def test_the_network_sees_as_many_images_at_a_time_as_asked():
+    seen = []
+
+    class Counting(Nearest):
+        def forward(self, image):
+            seen.append(len(image))
+            return super().forward(image)
+
+    evaluate_dataset(Counting(), Painted(images=5), scale=SIZE, batch_size=2, progress=False)
+    assert seen == [2, 2, 1]
+
+
+def test_no_image_at_a_time_is_refused():
+    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+        evaluated(batch_size=0)
+
+
 def _evaluate_share(rank, folder):
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    found = evaluated()
-    np.save(f"{folder}/{rank}.npy", found.confusion)
+    evaluated(export=f"{folder}/export").save(f"{folder}/{rank}.json")
     torch.distributed.destroy_process_group()
 
 
@@ -169,4 +206,9 @@ def test_two_ranks_share_the_images_and_agree(tmp_path):
     torch.multiprocessing.spawn(_evaluate_share, (str(tmp_path),), nprocs=2)
     whole: Evaluation = evaluated()
     for rank in range(2):
-        np.testing.assert_array_equal(np.load(tmp_path / f"{rank}.npy"), whole.confusion)
+        found = read_evaluation(tmp_path / f"{rank}.json")
+        np.testing.assert_array_equal(found.confusion, whole.confusion)
+        assert found.per_image.names == whole.per_image.names
+        np.testing.assert_array_equal(found.per_image.cell, whole.per_image.cell)
+        np.testing.assert_array_equal(found.per_image.count, whole.per_image.count)
+    assert sorted(path.stem for path in (tmp_path / "export").iterdir()) == [Painted().name(i) for i in range(3)]

@@ -154,7 +154,7 @@ def test_bands_of_rows_make_the_same_probabilities_as_resizing_everything_at_onc
     expected = torch.stack(
         [at_once(model, image, ratio, mirrored, window) for ratio in (0.7, 1.0) for mirrored in (0, 1)]
     ).mean(0)
-    # worst error measured: ERROR, resizing rounds positions and sums otherwise
+    # worst error measured: 8.9e-8, resizing rounds positions and sums otherwise
     torch.testing.assert_close(banded, expected, rtol=0, atol=1e-6)
 
 

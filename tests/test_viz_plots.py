@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import matplotlib
 import matplotlib.pyplot
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 from viz_helpers import CLASSES, COLORS, CONFUSION, evaluation, log, sampling
 
-from vistalib.viz import figure_svg, plot_confusion, plot_curves, plot_images, plot_iou_bars, plot_sampling
+from vistalib.viz import figure_svg, plot_comparison, plot_confusion, plot_curves, plot_images, plot_iou_bars, plot_sampling
 from vistalib.viz.plots import smooth
+from vistalib.viz.style import MUTED, run_color
 
 
 @pytest.mark.parametrize(("evaluations", "panels"), [(0, 2), (2, 3)], ids=["training only", "evaluated on the way"])
@@ -67,6 +69,24 @@ def test_sampling_names_the_level_whose_shapes_do_not_fit() -> None:
             {"stage_1": arrays["location_stage_1"]},
             {"stage_1": arrays["weight_stage_1"][:, :4]},
         )
+
+
+def compared(difference: dict[str, float] | None, *, distinct: bool = False) -> dict[str, Any]:
+    return {"difference": difference, "images": 20, "distinct": distinct}
+
+
+def test_a_comparison_shows_the_mean_first_then_the_largest_gain_and_leaves_out_what_has_none() -> None:
+    gain, loss, little = ({"value": v, "low": v - 0.02, "high": v + 0.02} for v in (0.05, -0.07, 0.01))
+    iou = {"pole": compared(little), "car": compared(gain, distinct=True), "sky": compared(None)}
+    iou["road"] = compared(loss, distinct=True)
+    found = {"iou": iou, "mean_iou": {"difference": little}, "images": 20, "resamples": 2000}
+    axes = plot_comparison(found).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["mIoU", "car", "pole", "road"]
+    intervals = [line for line in axes.lines if len(line.get_xdata()) == 2 and line.get_ydata()[0] == line.get_ydata()[1]]
+    ends = {round(line.get_ydata()[0]): tuple(line.get_xdata()) for line in intervals if line.get_ydata()[0] in range(4)}
+    assert ends[1] == pytest.approx((3, 7))
+    colors = [line.get_color() for line in intervals if line.get_ydata()[0] in range(4)]
+    assert colors == [MUTED, run_color(1), MUTED, run_color(0)]
 
 
 @pytest.mark.parametrize(("count", "cells"), [(1, 1), (3, 3), (4, 6)])

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import tyro
 
 # Each registers its commands; `vistalib --help` lists them in this order.
-from vistalib.cli import train, evaluate, predict, models, convert, export, data, bench, kernels, doctor  # noqa: F401  # isort: skip
+from vistalib.cli import train, evaluate, compare, reproduce, predict, models, convert, export, data, bench, kernels, doctor  # noqa: F401  # isort: skip
 from vistalib.cli.parts import UsageError, app
 from vistalib.cli.train import demo_command, train_command
 

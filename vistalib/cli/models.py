@@ -36,11 +36,15 @@ def zoo(*, json: Path | None = None) -> None:
     print(f"{NOTE}\nrecipes")
     for name in list_recipes():
         print(f"  {name}")
-    print("\nreleased weights, by the name that --model, --from and pretrained= take")
+    print("\nreleased weights, by the name that --model, --from and pretrained= take; published mIoU, single / multi-scale")
     for name, file in RELEASED_FILES.items():
-        print(f"  {name:58}{file.megabytes:>5} MB  {file.licence}")
+        published = "  mIoU {:.2f} / {:.2f}".format(*file.mean_iou) if file.mean_iou else ""
+        print(f"  {name:58}{file.megabytes:>5} MB  {file.licence}{published}")
     if json is not None:
-        weights = {name: {**vars(file), "url": file.url, "licence": file.licence} for name, file in RELEASED_FILES.items()}
+        weights = {
+            name: {**vars(file), "url": file.url, "licence": file.licence, "mean_iou": file.mean_iou}
+            for name, file in RELEASED_FILES.items()
+        }
         write_json(json, {"models": rows, "recipes": list_recipes(), "weights": weights})
 
 

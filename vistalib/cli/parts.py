@@ -8,7 +8,6 @@ import tyro
 
 if TYPE_CHECKING:  # the rooms bring torch along; `vistalib --help` does without
     from vistalib.data.layout import Kind
-    from vistalib.evaluate import Evaluation
     from vistalib.recipes import Dataset, Roots, Source, TrainedModel
 
 app = tyro.extras.SubcommandApp()
@@ -111,14 +110,6 @@ class Viewing:
             "flip": self.multi_scale,
             "window": Window(crop, stride) if self.mode == "slide" else None,
         }
-
-
-def print_scores(scored: "Evaluation") -> None:
-    """The IoU of every class, then the means."""
-    width = max(map(len, scored.classes))
-    for name, value in scored.to_json()["iou"].items():
-        print(f"{name:{width}}  {'    -' if value is None else f'{100 * value:5.1f}'}")
-    print(f"\nmIoU {100 * scored.mean_iou:.2f}%, pixel accuracy {100 * scored.pixel_accuracy:.2f}%, {scored.images} images")
 
 
 Viewed = Annotated[Viewing, tyro.conf.arg(name="")]

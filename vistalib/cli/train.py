@@ -12,7 +12,8 @@ import tyro
 
 from vistalib.cli.estimate import print_estimate
 from vistalib.cli.own import OwnTraining
-from vistalib.cli.parts import Chosen, Datasets, UsageError, app, print_scores
+from vistalib.cli.parts import Chosen, Datasets, UsageError, app
+from vistalib.cli.scores import check_scores_writable, print_scores
 from vistalib.files import check_writable, write_json
 
 if TYPE_CHECKING:  # the rooms bring torch along; `vistalib --help` does without
@@ -104,7 +105,7 @@ def _train(recipe: "Recipe", training: Training) -> None:
         print(*(f"{option:{width}}  {value}".rstrip() for option, value in options), sep="\n")
         return
     if training.json is not None:
-        check_writable(training.json)
+        (check_writable if training.estimate else check_scores_writable)(training.json)
     out = training.out or Path("runs") / recipe.name
     arguments: dict[str, Any] = {
         "folder": out,
@@ -133,7 +134,7 @@ def _train(recipe: "Recipe", training: Training) -> None:
             photographs = shlex.quote(str(training.folder / "images" / recipe.validation.split))
         print(f"The run lies in {out}; next: vistalib predict {photographs} --model {shlex.quote(str(out))}")
         if training.json is not None:
-            write_json(training.json, result.evaluation.to_json())
+            result.evaluation.save(training.json)
 
 
 @app.command

@@ -11,7 +11,11 @@ sure an automatic label is, from 0 to 255.
 
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vistalib.data.dataset import StreetDataset
+from vistalib.data.decode import read_instances
 from vistalib.data.labels import CITYSCAPES, IGNORE_INDEX, TRAIN_CLASSES
 from vistalib.data.layout import Pair, Part, Place, Reading, need_folders, probability_of, reading, split_names
 from vistalib.data.licences import show_licence
@@ -98,6 +102,25 @@ class Cityscapes(StreetDataset):
             pairs += [_with_probability(pair) for pair in found] if part.automatic and min_probability > 0 else found
         super().__init__(pairs, classes=self.map.classes, colors=self.map.colors, min_probability=min_probability)
         show_licence("cityscapes", Path(root))
+
+    def instance_path(self, i: int) -> Path:
+        """The file of instance ids beside label `i`; there need not be one."""
+        label = self.label_path(i)
+        return label.with_name(label.name.replace("_labelIds", "_instanceIds"))
+
+    def has_instances(self) -> bool:
+        """Whether every sample has fine labels with its instance ids beside them."""
+        return all(
+            self.label_path(i).name.endswith("_gtFine_labelIds.png") and self.instance_path(i).is_file()
+            for i in range(len(self))
+        )
+
+    def read_instances(self, i: int) -> NDArray[np.uint16]:
+        """Instance ids of sample `i`, (H, W): label id * 1000 + number where there is an instance, else the label id.
+
+        `ValueError` names a file that is missing or damaged.
+        """
+        return read_instances(self.instance_path(i))
 
 
 def check_threshold(min_probability: float, labels: str) -> None:

@@ -81,6 +81,15 @@ def read_probability(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8
     return np.asarray(values, np.uint8)
 
 
+def read_instances(path: Path) -> npt.NDArray[np.uint16]:
+    """The instance ids (H, W) of Cityscapes; `ValueError` names a file that is no 16-bit grey PNG."""
+    values = _decoded(read_file(path, "instance map"), cv2.IMREAD_UNCHANGED)
+    if values is None or values.dtype not in (np.uint8, np.uint16) or values.ndim != 2:
+        got = "a file that does not decode" if values is None else f"{values.dtype} of shape {values.shape}"
+        raise ValueError(f"{path} must be a 16-bit grey PNG of instance ids, got {got}; unpack it again")
+    return np.asarray(values, np.uint16)
+
+
 def map_label(label: Label, table: npt.NDArray[np.uint8], path: Path, names: str) -> Label:
     """`table[label]`; where that is `UNKNOWN`, a `ValueError` tells the file and the values. `names` is what names them."""
     mapped = np.asarray(cv2.LUT(label, table), np.uint8)

@@ -14,20 +14,21 @@ from typing import Any
 
 import numpy as np
 
-from vistalib.data.labels import CITYSCAPES, TRAIN_CLASSES
-from vistalib.evaluate.dataset import Evaluation, plain
+from vistalib.data.labels import TRAIN_CLASSES
+from vistalib.evaluate.categories import CATEGORIES
+from vistalib.evaluate.evaluation import Evaluation, plain
+from vistalib.evaluate.instances import INSTANCE_CATEGORIES, INSTANCE_CLASSES
 from vistalib.extras import missing
-
-INSTANCE_CLASSES = tuple(label.name for label in CITYSCAPES.trained if label.has_instances)
 
 
 def score_with_cityscapes_scripts(predictions: str | Path, ground_truth: str | Path) -> dict[str, Any]:
     """Score label-id PNGs with cityscapesScripts; needs that package.
 
     `predictions` is a folder as `evaluate_dataset(export=...)` writes it; `ground_truth` one with `*_gtFine_labelIds.png`, at
-    any depth, such as `gtFine/val`. Returns "mean_iou" and "iou" by class; "mean_instance_iou" and "instance_iou" by
-    class, None unless each ground truth has its `*_gtFine_instanceIds.png` beside it; and "images". Scores are fractions, None
-    where a class is absent. `ValueError` where there is no ground truth, or with the scripts' own message where they give up.
+    any depth, such as `gtFine/val`. Returns "iou" by class and "category_iou"; "instance_iou" and "instance_category_iou", None
+    unless each ground truth has its `*_gtFine_instanceIds.png` beside it; the mean of each, as "mean_iou" and so on; and
+    "images". Scores are fractions, None where a class is absent. `ValueError` where there is no ground truth, or with the
+    scripts' own message where they give up.
     """
     try:
         from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as scripts
@@ -51,24 +52,33 @@ def score_with_cityscapes_scripts(predictions: str | Path, ground_truth: str | P
         raise ValueError(f"cityscapesScripts could not score {predictions}: {said.getvalue().strip()}") from None
     except IndexError as error:
         raise ValueError(f"predictions must be label ids 0..33, got others in {predictions}; export them again") from error
-    instances = settings.evalInstLevelScore
-    return {
-        "mean_iou": plain(result["averageScoreClasses"]),
-        "iou": {name: plain(result["classScores"][name]) for name in TRAIN_CLASSES},
-        "mean_instance_iou": plain(result["averageScoreInstClasses"]) if instances else None,
-        "instance_iou": {name: plain(result["classInstScores"][name]) for name in INSTANCE_CLASSES} if instances else None,
-        "images": len(targets),
+    tables = {  # ours: theirs, their mean, and what of it
+        "iou": ("classScores", "averageScoreClasses", TRAIN_CLASSES),
+        "category_iou": ("categoryScores", "averageScoreCategories", CATEGORIES),
+        "instance_iou": ("classInstScores", "averageScoreInstClasses", INSTANCE_CLASSES),
+        "instance_category_iou": ("categoryInstScores", "averageScoreInstCategories", INSTANCE_CATEGORIES),
     }
+    scores: dict[str, Any] = {"images": len(targets)}
+    for name, (table, mean, kept) in tables.items():
+        known = settings.evalInstLevelScore or not name.startswith("instance")
+        scores[f"mean_{name}"] = plain(result[mean]) if known else None
+        scores[name] = {key: plain(result[table][key]) for key in kept} if known else None
+    return scores
 
 
 def scripts_check(evaluation: Evaluation, predictions: str | Path, ground_truth: str | Path) -> dict[str, Any]:
     """Whether cityscapesScripts finds in `predictions` what `evaluation` says of them: "ours", "cityscapesscripts", "agree".
 
-    The two agree where the mean IoU and the IoU of every class are equal to 12 digits; the scripts print three.
+    The two agree where the mean IoU, the IoU of every class and category, and the iIoU where both have it are equal to 12
+    digits; the scripts print three.
     """
     theirs = score_with_cityscapes_scripts(predictions, ground_truth)
     ours = evaluation.to_json()
-    pairs = [(ours["mean_iou"], theirs["mean_iou"]), *((ours["iou"][name], score) for name, score in theirs["iou"].items())]
+    pairs: list[tuple[float | None, float | None]] = []
+    for name in ("iou", "category_iou", "instance_iou", "instance_category_iou"):
+        if theirs[name] is not None and name in ours:
+            pairs.append((ours[f"mean_{name}"], theirs[f"mean_{name}"]))
+            pairs += [(ours[name][key], score) for key, score in theirs[name].items()]
     return {
         "ours": ours["mean_iou"],
         "cityscapesscripts": theirs["mean_iou"],

@@ -113,9 +113,9 @@ def pixel_accuracy(matrix: NDArray[np.int64], missed: NDArray[np.int64]) -> floa
 
 
 def mean(scores: NDArray[np.float64]) -> float:
-    """The mean of the scores that are not NaN; NaN if all are."""
+    """The mean of the scores that are not NaN, added one after the other as cityscapesScripts does; NaN if all are."""
     present = scores[~np.isnan(scores)]
-    return float(present.mean()) if present.size else float("nan")
+    return float(np.cumsum(present)[-1] / present.size) if present.size else float("nan")
 
 
 def _ratio(part: NDArray[np.int64] | np.int64, whole: NDArray[np.int64] | np.int64) -> NDArray[np.float64]:

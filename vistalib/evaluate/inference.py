@@ -7,7 +7,7 @@ averaged. Both resizings of the logits are bilinear with align_corners=False. A 
 
 Only the logits as the network gives them are kept, a sixteenth of the pixels; they are upsampled for one band of rows at a
 time. So memory grows with the network's input and hardly with the photograph: a laptop labels 12 megapixels in 150 classes.
-Letters: C = classes, H, W = the image as read, h, w = the image as the network sees it.
+Letters: N = images, C = classes, H, W = the image as read, h, w = the image as the network sees it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -64,7 +64,8 @@ def predict_probabilities(
     image to each. `window` slides over the resized image instead of taking it whole. The model runs in evaluation mode and is
     left in the mode it was in. `ValueError` for an image of another kind and for scales that are not positive.
     """
-    return torch.cat(list(probability_bands(model, image, scale=scale, scales=scales, flip=flip, window=window)), dim=1)
+    bands = probability_bands(model, [image], scale=scale, scales=scales, flip=flip, window=window)
+    return torch.cat(list(bands), dim=2).squeeze(0)
 
 
 def predict_labels(
@@ -77,8 +78,8 @@ def predict_labels(
     window: Window | None = None,
 ) -> NDArray[np.uint8]:
     """The most probable class of each pixel, (H, W) uint8; arguments and errors as `predict_probabilities`."""
-    bands = probability_bands(model, image, scale=scale, scales=scales, flip=flip, window=window)
-    return torch.cat([band.argmax(dim=0).to(torch.uint8) for band in bands]).cpu().numpy()  # (H, W)
+    bands = probability_bands(model, [image], scale=scale, scales=scales, flip=flip, window=window)
+    return torch.cat([band.squeeze(0).argmax(dim=0).to(torch.uint8) for band in bands]).cpu().numpy()  # (H, W)
 
 
 def mode_name(scales: Sequence[float], flip: bool, window: Window | None) -> str:
@@ -89,30 +90,34 @@ def mode_name(scales: Sequence[float], flip: bool, window: Window | None) -> str
 
 def probability_bands(
     model: nn.Module,
-    image: NDArray[np.uint8],
+    images: Sequence[NDArray[np.uint8]],
     *,
     scale: tuple[int, int],
     scales: Sequence[float],
     flip: bool,
     window: Window | None,
 ) -> Iterator[Tensor]:
-    """What `predict_probabilities` returns, top to bottom in bands (C, some rows, W) of a bounded size."""
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"image must be RGB uint8 (H, W, 3), got {image.dtype} {image.shape}; convert it first")
+    """What `predict_probabilities` returns, of N images of one size, top to bottom in bands (N, C, some rows, W).
+
+    The network sees all N at once: for a GPU that one image does not keep busy.
+    """
+    for image in images:
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"image must be RGB uint8 (H, W, 3), got {image.dtype} {image.shape}; convert it first")
     if not scales or min(scales) <= 0:
         raise ValueError(f"scales must be one or more positive numbers, got {tuple(scales)}; use (1.0,) for one scale")
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     views = []
     with torch.no_grad(), _evaluating(model):
         for ratio in scales:
-            resized = resize(image, (int(scale[0] * ratio), int(scale[1] * ratio)))  # (h, w, 3)
-            pixels = normalize(resized).unsqueeze(0).to(device)  # (1, 3, h, w)
+            box = (int(scale[0] * ratio), int(scale[1] * ratio))
+            pixels = torch.stack([normalize(resize(image, box)) for image in images]).to(device)  # (N, 3, h, w)
             views += [_look(model, pixels, window, mirrored=mirrored) for mirrored in ((False, True) if flip else (False,))]
-    height, width = image.shape[:2]
-    step = max(1, BAND // (views[0].num_classes * width))
+    height, width = images[0].shape[:2]
+    step = max(1, BAND // (len(images) * views[0].num_classes * width))
     for top in range(0, height, step):
         rows = range(top, min(top + step, height))
-        yield _probabilities(views, (height, width), rows).squeeze(0)  # (C, rows, W)
+        yield _probabilities(views, (height, width), rows)  # (N, C, rows, W)
 
 
 def network_probabilities(model: nn.Module, pixels: Tensor, size: tuple[int, int], window: Window | None = None) -> Tensor:

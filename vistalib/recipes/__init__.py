@@ -9,12 +9,14 @@ from vistalib.recipes.own import Decision, OwnData, OwnStart, as_given, own_deci
 from vistalib.recipes.own_facts import look_at_checkpoint, look_at_folder, recipe_of_run
 from vistalib.recipes.recipe import DEFAULT_SPLITS, Dataset, Recipe, Roots, Source
 from vistalib.recipes.released import released_recipes
+from vistalib.recipes.reproduce import Cell, Reproduction, list_cells, reproduce
 from vistalib.recipes.run import RunResult, run, same_classes
 from vistalib.recipes.small import small_recipes
 from vistalib.recipes.trained import TrainedModel, open_model
 
 __all__ = [
     "DEFAULT_SPLITS",
+    "Cell",
     "Dataset",
     "Decision",
     "Estimate",
@@ -22,6 +24,7 @@ __all__ = [
     "OwnData",
     "OwnStart",
     "Recipe",
+    "Reproduction",
     "Roots",
     "RunResult",
     "Source",
@@ -30,6 +33,7 @@ __all__ = [
     "estimate",
     "event_files",
     "get_recipe",
+    "list_cells",
     "list_recipes",
     "look_at_checkpoint",
     "look_at_folder",
@@ -37,6 +41,7 @@ __all__ = [
     "own_decisions",
     "own_recipe",
     "recipe_of_run",
+    "reproduce",
     "run",
     "same_classes",
     "this_machine",

@@ -1,7 +1,8 @@
 """Running a recipe: model, data and training put together, evaluated, and left in a folder that others can open.
 
-The folder holds `log.jsonl` and `checkpoints/` (see `vistalib.train`) and `evaluation.json`. Every checkpoint's state carries,
-as "about", the recipe, the classes with their colours, and the machine: it can be used without knowing where it came from.
+The folder holds `log.jsonl` and `checkpoints/` (see `vistalib.train`), and `evaluation.json` with `evaluation.npz`. Every
+checkpoint's state carries, as "about", the recipe, the classes with their colours, and the machine: it can be used without
+knowing where it came from.
 """
 
 import warnings
@@ -15,7 +16,6 @@ import torch
 
 from vistalib.data import Augmentation, InMemory, Prepared, StreetDataset, TrainLoader, class_balance, class_pixels
 from vistalib.evaluate import Evaluation, evaluate_dataset
-from vistalib.files import write_json
 from vistalib.models import (
     LoadReport,
     LossSettings,
@@ -89,7 +89,7 @@ def run(
         def evaluate(trained: torch.nn.Module) -> dict[str, Any]:
             evaluations.append(evaluate_dataset(trained, parts.validation_data, scale=recipe.evaluation_scale, device=device))
             if rank() == 0:
-                write_json(folder / "evaluation.json", evaluations[-1].to_json())
+                evaluations[-1].save(folder / "evaluation.json")
             return scores(evaluations[-1])
 
         result = fit(

@@ -3,6 +3,7 @@
 Importing this needs numpy alone; what draws needs seaborn and says so where it is missing.
 """
 
+from vistalib.viz.comparison import plot_comparison
 from vistalib.viz.datasets import plot_augmentations, plot_class_balance, plot_class_places, plot_image_sizes
 from vistalib.viz.embed import figure_svg
 from vistalib.viz.flow import plot_map_flow
@@ -23,6 +24,7 @@ __all__ = [
     "plot_bench",
     "plot_class_balance",
     "plot_class_places",
+    "plot_comparison",
     "plot_confusion",
     "plot_curves",
     "plot_image_sizes",
