@@ -12,7 +12,7 @@ from tests.data_helpers import pixels, values, write_folder, write_image, write_
 from vistalib.data import AugmentationSettings, class_pixels, prepare
 from vistalib.evaluate import evaluate_dataset
 from vistalib.files import read_json
-from vistalib.models import LossSettings, balanced_weights
+from vistalib.models import LossSettings, balanced_weights, block
 from vistalib.recipes import Recipe, Roots, Source, get_recipe, open_model, run
 
 OWN = "upernet_internimage_nano_192x256_3k_folder"
@@ -79,6 +79,23 @@ def test_rare_classes_are_drawn_when_the_recipe_says_so(
 def test_a_temperature_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError, match=r"class_temperature must be above 0, or None, got 0\.0; try 0\.01"):
         dataclasses.replace(tiny(), class_temperature=0.0)
+
+
+def test_recomputed_blocks_train_to_the_same_weights(streets: Roots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = run(tiny(3), streets, folder=tmp_path / "kept", num_workers=0).model.state_dict()
+    calls: list[bool] = []
+    again = block.checkpoint
+    monkeypatch.setattr(block, "checkpoint", lambda *a, **k: calls.append(True) or again(*a, **k))
+    recipe = dataclasses.replace(tiny(3), recompute_blocks=True)
+    recomputed = run(recipe, streets, folder=tmp_path / "again", num_workers=0).model.state_dict()
+    assert calls
+    assert all(torch.equal(value, kept[name]) for name, value in recomputed.items())
+
+
+def test_a_graph_of_recomputed_blocks_is_refused() -> None:
+    settings = dataclasses.replace(tiny().settings, cuda_graphs=True)
+    with pytest.raises(ValueError, match="cuda_graphs cannot record recompute_blocks"):
+        dataclasses.replace(tiny(), settings=settings, recompute_blocks=True)
 
 
 def test_an_opened_run_scores_what_the_run_scored(streets: Roots, tmp_path: Path) -> None:

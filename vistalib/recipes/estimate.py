@@ -89,7 +89,8 @@ class Estimate:
         if self.memory_bytes is not None and self.memory_there is not None and self.memory_bytes > 0.9 * self.memory_there:
             found.append(
                 f"{self.memory_bytes / 1e9:.1f} of {self.memory_there / 1e9:.1f} GB of memory leave little room: a larger "
-                "--accumulate or a smaller --augmentation.crop needs less, and so does a run without --in-memory"
+                "--accumulate, --recompute-blocks or a smaller --augmentation.crop needs less, and so does a run without "
+                "--in-memory"
             )
         if self.data_seconds > 0.1 * float(np.mean(self.step_seconds)):
             found.append(
@@ -221,7 +222,7 @@ def _enough_memory(recipe: Recipe) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         raise ValueError(
             f"a step must fit into the memory of the device, got more ({str(error).splitlines()[0]}); try --accumulate "
-            f"{2 * recipe.settings.accumulate}, or a smaller --augmentation.crop"
+            f"{2 * recipe.settings.accumulate}, --recompute-blocks, or a smaller --augmentation.crop"
         ) from None
 
 

@@ -98,6 +98,8 @@ class Recipe:
     """(width, height) that an image is fitted into before it is evaluated."""
     class_temperature: float | None = None
     """Draw images by class, rare classes more often, the more so the lower it is (DAFormer: 0.01); None: each once an epoch."""
+    recompute_blocks: bool = False
+    """Compute each block of the backbone again in the backward pass, instead of keeping what is in it: saves memory."""
     loss: LossSettings = field(default_factory=LossSettings)
     """Choices of the loss for one's own data; the released one without."""
     starts_from: str | None = None
@@ -113,6 +115,8 @@ class Recipe:
             )
         if self.class_temperature is not None and not self.class_temperature > 0:
             raise ValueError(f"class_temperature must be above 0, or None, got {self.class_temperature}; try 0.01")
+        if self.recompute_blocks and self.settings.cuda_graphs:
+            raise ValueError("cuda_graphs cannot record recompute_blocks, got both; leave one of them out")
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as plain JSON values."""

@@ -141,7 +141,7 @@ def put_together(
             "None takes those of the data"
         )
     torch.manual_seed(recipe.settings.seed)
-    model = create_model(recipe.model, num_classes=num_classes)
+    model = create_model(recipe.model, num_classes=num_classes, recompute_blocks=recipe.recompute_blocks)
     model.set_loss(_numbers(recipe.loss, train_data))
     report = None
     if start_from is not None:
