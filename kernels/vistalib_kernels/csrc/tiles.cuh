@@ -15,7 +15,8 @@
 //   collect  a team owns a column of the window's cells in a quarter of its rows, V channels a lane, and walks down: what a cell's
 //            points give to their upper corners is complete, and leaves, together with the right corners of the team to the left;
 //            what they give to their lower corners is carried into the next row.
-// A corner outside the image has a pixel nobody sends off; its product is replaced by zero, not multiplied by it.
+// Corners outside the image: their pixels are sums that nobody sends off; their products are replaced, not multiplied by zero,
+// so that no question stands before a load.
 #pragma once
 
 #include "made.cuh"
@@ -146,7 +147,9 @@ __device__ __forceinline__ void multiply(const Problem<float>& z, const Tile& ti
   const Note* const mine = notes.of + first + own;
   const Channels<T> gradient = load(grad_output + unit * D + own * z.G * D + part * team::V);
   PointGradient<float> found[POINTS];
-  float along = 0.0f;
+  float along = 0.0f, nothing = 0.0f;  // the latter: the product with zeros, which is NaN where the gradient is not finite
+#pragma unroll
+  for (int i = 0; i < team::V; ++i) nothing += gradient.of[i] * 0.0f;
   unsigned all = 0u;  // what the points have in common
 #pragma unroll
   for (int k = 0; k < POINTS; ++k) {
@@ -158,7 +161,7 @@ __device__ __forceinline__ void multiply(const Problem<float>& z, const Tile& ti
       const Channels<T> there = load(value + positions.of[c]);
 #pragma unroll
       for (int i = 0; i < team::V; ++i) dot.of[c] += gradient.of[i] * there.of[i];
-      if (!(note.where >> c & 1u)) dot.of[c] = 0.0f;
+      if (!(note.where >> c & 1u)) dot.of[c] = nothing;
     }
     const PointGradient<float> share = point_gradient(dot, note.across, note.down);
     found[k] = {over_lanes<team::LANES>(share.weight), over_lanes<team::LANES>(share.x), over_lanes<team::LANES>(share.y)};
