@@ -132,21 +132,22 @@ __device__ __forceinline__ void add_far(const Problem<float>& z, const Note* not
   }
 }
 
-// Units `first` and on, side by side in a row, as many as a warp has teams or as `count` says. `staged` has room for the
-// gradients of their offsets and masks.
+// Units `first` and on, side by side in a row, as many as a warp has teams. `staged` has room for the gradients of their offsets
+// and masks. Where the output ends before the tile, teams without a unit see another one: no lane misses a vote or a shuffle, and
+// no condition that differs between warps stands before those, from which the compiler would make a second, slower kernel.
 template <typename T, int D>
-__device__ __forceinline__ void multiply(const Problem<float>& z, const Tile& tile, int first, int count, const Notes& notes,
-                                         T* staged, const T* grad_output, const T* value, float* grad_value, T* grad_offset,
+__device__ __forceinline__ void multiply(const Problem<float>& z, const Tile& tile, int first, const Notes& notes, T* staged,
+                                         const T* grad_output, const T* value, float* grad_value, T* grad_offset,
                                          T* grad_mask) {
   using team = Team<T, D>;
   const int lane = threadIdx.x % 32, owned = lane / team::LANES, part = lane % team::LANES;
+  const int count = tile.p + first / SIDE < z.P ? z.Q - tile.q - first % SIDE : 0;  // of units up to the end of the row
   const bool present = FULL || owned < count;
-  const int own = present ? owned : 0;  // no lane misses a vote or a shuffle
   const int channel = tile.g * D + part * team::V;
-  const long long unit = tile.unit(z, first);
-  const Note* const mine = notes.of + first + own;
-  const Channels<T> gradient = load(grad_output + unit * D + own * z.G * D + part * team::V);
-  PointGradient<float> found[POINTS];
+  const Note* const mine = notes.of + (present ? first + owned : 0);
+  const Channels<T> gradient = load(grad_output + tile.unit(z, present ? first + owned : 0) * D + part * team::V);
+  constexpr int OWN = (POINTS + team::LANES - 1) / team::LANES;
+  PointGradient<float> own_points[OWN];  // point j * LANES + part
   float along = 0.0f, nothing = 0.0f;  // the latter: the product with zeros, which is NaN where the gradient is not finite
 #pragma unroll
   for (int i = 0; i < team::V; ++i) nothing += gradient.of[i] * 0.0f;
@@ -164,24 +165,30 @@ __device__ __forceinline__ void multiply(const Problem<float>& z, const Tile& ti
       if (!(note.where >> c & 1u)) dot.of[c] = nothing;
     }
     const PointGradient<float> share = point_gradient(dot, note.across, note.down);
-    found[k] = {over_lanes<team::LANES>(share.weight), over_lanes<team::LANES>(share.x), over_lanes<team::LANES>(share.y)};
-    along += note.weight * found[k].weight;
+    const PointGradient<float> found = {over_lanes<team::LANES>(share.weight), over_lanes<team::LANES>(share.x),
+                                        over_lanes<team::LANES>(share.y)};
+    if (k % team::LANES == part) own_points[k / team::LANES] = found;
+    along += note.weight * found.weight;
+    if (k == POINTS / 2) __syncwarp();  // loads of later points stay behind: all at once need more registers than there are
     all |= note.where;
   }
   if (!FULL && !__all_sync(ALL, !(all & FAR)) && present) add_far<T, D>(z, mine, channel, gradient, grad_value);
 
-  // A lane writes its share of the points; they leave a point a lane, since neighbouring units of a group lie apart.
+  // They leave a point a lane, since neighbouring units of a group lie apart.
   Pair<T>* const offsets = reinterpret_cast<Pair<T>*>(staged);
   T* const masks = staged + 2 * POINTS * team::UNITS;
 #pragma unroll
-  for (int k = 0; k < POINTS; ++k) {
-    if (k % team::LANES != part) continue;
+  for (int j = 0; j < OWN; ++j) {
+    const int k = j * team::LANES + part;
+    if (k >= POINTS) continue;
+    const PointGradient<float> found = own_points[j];
     const float weight = mine[k * TILE].weight, factor = weight * z.scale;
-    write(offsets[owned * POINTS + k].x, factor * found[k].x);
-    write(offsets[owned * POINTS + k].y, factor * found[k].y);
-    write(masks[owned * POINTS + k], FULL || z.logits ? logit_gradient(weight, found[k].weight, along) : found[k].weight);
+    write(offsets[owned * POINTS + k].x, factor * found.x);
+    write(offsets[owned * POINTS + k].y, factor * found.y);
+    write(masks[owned * POINTS + k], FULL || z.logits ? logit_gradient(weight, found.weight, along) : found.weight);
   }
   __syncwarp();
+  const long long unit = tile.unit(z, first);
 #pragma unroll
   for (int i = lane; i < team::UNITS * POINTS; i += 32) {
     if (i >= (FULL ? team::UNITS : count) * POINTS) continue;
@@ -236,8 +243,9 @@ __device__ __forceinline__ void collect(const Problem<float>& z, const Tile& til
     Sides<T> lower{};
     bool carried = false;
 #pragma unroll 1
-    for (int row = first; row <= first + ROWS_OF_A_WARP; ++row) {  // the row below the warp's gets what is left
-      const unsigned list = row < first + ROWS_OF_A_WARP ? notes.first[row * COLUMNS + column] : NONE;
+    for (int i = 0; i <= ROWS_OF_A_WARP; ++i) {  // the row below the warp's gets what is left
+      const int row = first + i;
+      const unsigned list = i < ROWS_OF_A_WARP ? notes.first[row * COLUMNS + column] : NONE;
       const bool any = carried || list != NONE;
       carried = list != NONE;
       if (__all_sync(ALL, !any)) continue;
@@ -280,11 +288,9 @@ __global__ void __launch_bounds__(THREADS, BACKWARD_BLOCKS)
     if (FULL || tile.has(z, local)) enter(z, tile, local, offset, mask, notes);
   __syncthreads();
 #pragma unroll 1
-  for (int first = warp * team::UNITS; first < TILE && tile.p + first / SIDE < z.P; first += WARPS * team::UNITS) {
-    const int count = z.Q - tile.q - first % SIDE;  // units from there to the end of the row, whichever tile they are in
-    if (count > 0)
-      multiply<T, D>(z, tile, first, count, notes, staged[warp], grad_output, value, grad_value, grad_offset, grad_mask);
-  }
+  for (int turn = 0; turn < TILE / (WARPS * team::UNITS); ++turn)
+    multiply<T, D>(z, tile, (turn * WARPS + warp) * team::UNITS, notes, staged[warp], grad_output, value, grad_value, grad_offset,
+                   grad_mask);
   collect<T, D>(z, tile, warp * ROWS_OF_A_WARP, notes, grad_output, grad_value);
 }
 
