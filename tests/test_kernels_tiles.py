@@ -20,9 +20,9 @@ def cuda(request: pytest.FixtureRequest) -> Run:
 
 
 def inputs_of(shape: dict[str, Any], dtype: torch.dtype = torch.float64) -> Inputs:
-    """Two rows and two columns of tiles, none of them full but the first; offsets of few digits, so that every dtype has the
-    same locations."""
-    inputs = random_inputs(**{"images": 1, "height": 18, "width": 30, "groups": 2, "group_channels": 16, "spread": 0.5, **shape})
+    """Two rows and two columns of tiles, only the first full; offsets of few digits: every dtype has the same locations."""
+    usual = {"images": 1, "height": 18, "width": 30, "groups": 2, "group_channels": 16, "spread": 0.5}
+    inputs = random_inputs(**{**usual, **shape})
     return inputs._replace(offset=(inputs.offset * 16).round().clamp(-1000, 1000) / 16).to(dtype)
 
 
