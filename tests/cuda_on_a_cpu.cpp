@@ -1,6 +1,7 @@
 // The CUDA kernels run on a CPU, thread by thread, as they are: `dcnv3_cuda.cu` is included below and compiled by an ordinary
-// compiler. A warp's 32 threads are 32 coroutines; a shuffle or a vote suspends each of them until all have come, and it is an
-// error if they come to different ones, or if some have returned. Blocks follow each other; warps never wait for one another.
+// compiler. A block's threads are coroutines; a shuffle or a vote suspends each lane of a warp until all have come, and it is an
+// error if they come to different ones, or if some have returned. A warp runs until it ends or waits for the block; warps take
+// turns in an order that changes from block to block, so that what depends on it shows. Blocks follow each other.
 #include <csetjmp>
 #include <ucontext.h>
 
@@ -29,15 +30,16 @@ static Index blockIdx, threadIdx, gridDim;
 
 namespace warp {
 
-constexpr int LANES = 32;
-constexpr size_t STACK = 256 * 1024;
-static ucontext_t begin[LANES];         // enters a lane's own stack; from then on jumps do, which need no system call
-static jmp_buf scheduler, lanes[LANES];
-static std::vector<char> stacks(LANES* STACK);
-static bool running[LANES];
-static const char* waiting[LANES];         // what each lane waits at
-static uint64_t given[LANES], seen[LANES];  // what the lanes bring, and what all brought the last time
-static int lane;
+constexpr unsigned LANES = 32, MOST = 128;  // threads of a warp, of a block
+constexpr size_t STACK = 128 * 1024;
+static const char* const BLOCK = "block";  // waits for all warps
+static ucontext_t begin[MOST];             // enters a thread's own stack; from then on jumps do, which need no system call
+static jmp_buf scheduler, threads[MOST];
+static std::vector<char> stacks(MOST* STACK);
+static bool entered[MOST], running[MOST];
+static const char* waiting[MOST];            // what each thread waits at
+static uint64_t given[MOST], seen[LANES];    // what the threads bring, and what those of the warp brought the last time
+static unsigned lane;
 static std::function<void()> body;
 
 static void fail(const char* what) {
@@ -47,46 +49,57 @@ static void fail(const char* what) {
 
 static void start() {
   body();
-  running[lane] = false;
+  running[threadIdx.x] = false;
   _longjmp(scheduler, 1);
 }
 
 // Brings `number`, waits for the other lanes, and returns what all of them brought.
 static const uint64_t* meet(const char* where, uint64_t number) {
-  const int me = lane;
+  const unsigned me = threadIdx.x;
   waiting[me] = where;
   given[me] = number;
-  if (_setjmp(lanes[me]) == 0) _longjmp(scheduler, 1);
+  if (_setjmp(threads[me]) == 0) _longjmp(scheduler, 1);
   return seen;
 }
 
-static void run(unsigned first_thread) {
-  for (int i = 0; i < LANES; ++i) {
-    running[i] = true;
+// Lets the warp of threads `first` and on run until it waits for the block, or ends: then false.
+static bool run(unsigned first) {
+  for (;;) {
+    static unsigned alive;
+    alive = 0;
+    for (lane = 0; lane < LANES; ++lane) {
+      const unsigned thread = threadIdx.x = first + lane;
+      if (!running[thread]) continue;
+      if (_setjmp(scheduler) == 0) {
+        if (entered[threadIdx.x]) _longjmp(threads[threadIdx.x], 1);
+        entered[threadIdx.x] = true;
+        setcontext(&begin[threadIdx.x]);
+      }
+      alive += running[first + lane];
+    }
+    if (alive == 0) return false;
+    if (alive != LANES) fail("some lanes of a warp returned while others wait for them");
+    for (unsigned i = 1; i < LANES; ++i)
+      if (std::strcmp(waiting[first + i], waiting[first]) != 0) fail("the lanes of a warp wait at different places");
+    std::memcpy(seen, given + first, sizeof seen);
+    if (waiting[first] == BLOCK) return true;
+  }
+}
+
+static void run_block(unsigned count) {
+  for (unsigned i = 0; i < count; ++i) {
+    running[i] = true, entered[i] = false;
     getcontext(&begin[i]);
     begin[i].uc_stack.ss_sp = stacks.data() + i * STACK;
     begin[i].uc_stack.ss_size = STACK;
     begin[i].uc_link = nullptr;
     makecontext(&begin[i], start, 0);
   }
-  static bool entered;
-  for (entered = false;; entered = true) {
-    static int alive;
-    alive = 0;
-    for (lane = 0; lane < LANES; ++lane) {
-      if (!running[lane]) continue;
-      threadIdx.x = first_thread + unsigned(lane);
-      if (_setjmp(scheduler) == 0) {
-        if (entered) _longjmp(lanes[lane], 1);
-        setcontext(&begin[lane]);
-      }
-      alive += running[lane];
-    }
-    if (alive == 0) return;
-    if (alive != LANES) fail("some lanes of a warp returned while others wait for them");
-    for (int i = 1; i < LANES; ++i)
-      if (std::strcmp(waiting[i], waiting[0]) != 0) fail("the lanes of a warp wait at different places");
-    std::memcpy(seen, given, sizeof seen);
+  for (;;) {
+    unsigned waiting_warps = 0;
+    for (unsigned i = 0; i < count; i += LANES) waiting_warps += run(blockIdx.x % 2 ? count - LANES - i : i);
+    if (waiting_warps == 0) return;
+    if (waiting_warps != count / LANES) fail("some warps of a block returned while others wait for them");
   }
 }
 
@@ -97,36 +110,40 @@ static void launch(unsigned blocks, unsigned threads, std::function<void()> kern
   ++launches;
   gridDim.x = blocks;
   warp::body = std::move(kernel);
-  for (blockIdx.x = 0; blockIdx.x < blocks; ++blockIdx.x)
-    for (unsigned first = 0; first < threads; first += 32) warp::run(first);
+  for (blockIdx.x = 0; blockIdx.x < blocks; ++blockIdx.x) warp::run_block(threads);
 }
 #define DCNV3_LAUNCH(kernel, blocks, stream, ...) launch(unsigned(blocks), THREADS, [=] { (kernel)(__VA_ARGS__); })
 #define DCNV3_ANSWER() nullptr
 
 #define TEXT_(x) #x
 #define TEXT(x) TEXT_(x)
+#define __syncthreads() warp::meet(warp::BLOCK, 0)
 #define __syncwarp() warp::meet("sync " TEXT(__LINE__), 0)
 #define __all_sync(lanes, x) all_of(warp::meet("vote " TEXT(__LINE__), (x) ? 1 : 0))
-#define __shfl_xor_sync(lanes, x, step) from_lane(x, step)
+#define __shfl_xor_sync(lanes, x, step) from_lane(x, warp::lane ^ unsigned(step), step == 1 ? "xor 1" : step == 2 ? "xor 2" : "xor")
+#define __shfl_up_sync(lanes, x, step) from_lane(x, warp::lane < unsigned(step) ? warp::lane : warp::lane - unsigned(step), "up")
 
 static bool all_of(const uint64_t* brought) {
-  for (int i = 0; i < warp::LANES; ++i)
+  for (unsigned i = 0; i < warp::LANES; ++i)
     if (!brought[i]) return false;
   return true;
 }
 template <typename T>
-static T from_lane(T x, int step) {
+static T from_lane(T x, unsigned other, const char* how) {
   uint64_t bits = 0;
   std::memcpy(&bits, &x, sizeof x);
-  const int other = warp::lane ^ step;
-  const uint64_t* const brought = warp::meet(step == 1 ? "shuffle 1" : step == 2 ? "shuffle 2" : "shuffle", bits);
-  std::memcpy(&x, &brought[other], sizeof x);
+  std::memcpy(&x, &warp::meet(how, bits)[other], sizeof x);
   return x;
 }
 
 template <typename T>
 static void atomicAdd(T* to, T x) {
   *to += x;
+}
+static unsigned atomicExch(unsigned* at, unsigned x) {
+  const unsigned before = *at;
+  *at = x;
+  return before;
 }
 static void atomicMax(unsigned long long* to, unsigned long long x) {
   if (x > *to) *to = x;
@@ -161,11 +178,14 @@ extern "C" void forward(int kind, const long long* sizes, double scale, const vo
 }
 
 extern "C" void backward(int kind, const long long* sizes, double scale, const void* grad_output, const void* value,
-                         const void* offset, const void* mask, void* sums, double* largest, void* grad_value,
+                         const void* offset, const void* mask, void* sums, double* largest, int in_tiles, void* grad_value,
                          void* grad_offset, void* grad_mask) {
-  dcnv3::cuda_backward(dcnv3::Kind(kind), settings_of(sizes, scale), grad_output, value, offset, mask, sums, largest, grad_value,
-                       grad_offset, grad_mask, nullptr);
+  dcnv3::cuda_backward(dcnv3::Kind(kind), settings_of(sizes, scale), grad_output, value, offset, mask, sums, largest,
+                       in_tiles != 0, grad_value, grad_offset, grad_mask, nullptr);
 }
+
+// 0 where the backward is not done in tiles.
+extern "C" long long tiles(const long long* sizes, double scale) { return dcnv3::tiles_for(settings_of(sizes, scale)); }
 
 // A kernel by its name in C++, with its arguments as the driver takes them: an address for each.
 template <typename... Argument, size_t... I>
@@ -186,7 +206,8 @@ extern "C" int launch_named(const char* name, unsigned blocks, void** arguments)
   TRY(dcnv3::largest<T>)                                                                                \
   TRY(dcnv3::backward_any<T, R>) TRY(dcnv3::backward_any<T, unsigned long long>) TRY(dcnv3::finish<T, R>) \
       TRY(dcnv3::finish<T, unsigned long long>)
-#define TRY_ALL(T) TRY_NARROW(T, 8) TRY_NARROW(T, 16) TRY_NARROW(T, 32) TRY_ANY(T, float)
+#define TRY_TILES(T) TRY(dcnv3::backward_in_tiles<T, 16>) TRY(dcnv3::backward_in_tiles<T, 32>)
+#define TRY_ALL(T) TRY_NARROW(T, 8) TRY_NARROW(T, 16) TRY_NARROW(T, 32) TRY_TILES(T) TRY_ANY(T, float)
   TRY_ALL(float)
   TRY_ALL(dcnv3::Half)
   TRY_ALL(dcnv3::BFloat16)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 FOLDER = ROOT / "build" / "kernels for tests"  # VISTALIB_KERNELS_CACHE, see conftest.py
 KINDS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-Run = Callable[..., tuple[Tensor, ...]]  # inputs, mask_is_logits, deterministic -> output and three gradients
+Run = Callable[..., tuple[Tensor, ...]]  # inputs, mask_is_logits, deterministic, in_tiles -> output and three gradients
 
 
 @cache
@@ -75,14 +75,12 @@ def by_twin(inputs: Inputs, *, mask_is_logits: bool = False, deterministic: bool
     return (extension.forward(*inputs.tensors, **settings), *gradients)
 
 
-def by_cuda_on_a_cpu(inputs: Inputs, *, mask_is_logits: bool = False, deterministic: bool = False) -> tuple[Tensor, ...]:
+def by_cuda_on_a_cpu(
+    inputs: Inputs, *, mask_is_logits: bool = False, deterministic: bool = False, in_tiles: bool = True
+) -> tuple[Tensor, ...]:
     """By the CUDA kernels, launched as the extension does; results lie in memory that was poisoned and is guarded."""
     emulator, kind = cuda_on_a_cpu(), KINDS.index(inputs.value.dtype)
-    settings = inputs.settings
-    groups, pairs = settings["groups"], [settings[name] for name in ("kernel_size", "stride", "padding", "dilation")]
-    numbers = (*inputs.value.shape[:3], *inputs.offset.shape[1:3], groups, inputs.value.shape[3] // groups)
-    sizes = (ctypes.c_longlong * 16)(*numbers, *(size for pair in pairs for size in pair), mask_is_logits)
-    scale = ctypes.c_double(settings["offset_scale"])
+    sizes, scale = _sizes(inputs, mask_is_logits)
     value, offset, mask, grad_output = (guarded(tensor) for tensor in (*inputs.tensors, inputs.grad_output))
     output, grad_value, grad_offset, grad_mask = (
         guarded(torch.full_like(tensor, torch.nan)) for tensor in (inputs.grad_output, *inputs.tensors)
@@ -92,14 +90,32 @@ def by_cuda_on_a_cpu(inputs: Inputs, *, mask_is_logits: bool = False, determinis
     largest = torch.zeros(2, dtype=torch.float64) if deterministic else None
     if output.numel():
         emulator.forward(kind, sizes, scale, *map(_address, (value, offset, mask, output)))
-        results = (sums, largest, grad_value, grad_offset, grad_mask)
-        emulator.backward(kind, sizes, scale, *map(_address, (grad_output, value, offset, mask, *results)))
+        given = map(_address, (grad_output, value, offset, mask, sums, largest))
+        emulator.backward(kind, sizes, scale, *given, int(in_tiles), *map(_address, (grad_value, grad_offset, grad_mask)))
     for tensor in (output, grad_value, grad_offset, grad_mask, sums):
         assert_unharmed(tensor)
     return output, grad_value, grad_offset, grad_mask
 
 
-def by_nvrtc_on_a_cpu(inputs: Inputs, *, mask_is_logits: bool = False, deterministic: bool = False) -> tuple[Tensor, ...]:
+def tiles(inputs: Inputs) -> int:
+    """Blocks of the backward in tiles, as the extension launches it; 0 where it does not."""
+    emulator = cuda_on_a_cpu()
+    emulator.tiles.restype = ctypes.c_longlong
+    count: int = emulator.tiles(*_sizes(inputs, True))
+    return count
+
+
+def _sizes(inputs: Inputs, mask_is_logits: bool) -> tuple[Any, ctypes.c_double]:
+    settings = inputs.settings
+    groups, pairs = settings["groups"], [settings[name] for name in ("kernel_size", "stride", "padding", "dilation")]
+    numbers = (*inputs.value.shape[:3], *inputs.offset.shape[1:3], groups, inputs.value.shape[3] // groups)
+    sizes = (ctypes.c_longlong * 16)(*numbers, *(size for pair in pairs for size in pair), mask_is_logits)
+    return sizes, ctypes.c_double(settings["offset_scale"])
+
+
+def by_nvrtc_on_a_cpu(
+    inputs: Inputs, *, mask_is_logits: bool = False, deterministic: bool = False, in_tiles: bool = True
+) -> tuple[Tensor, ...]:
     """By the CUDA kernels, launched as `vistalib_kernels.nvrtc` does, from Python."""
     from vistalib_kernels import nvrtc
 
@@ -113,7 +129,8 @@ def by_nvrtc_on_a_cpu(inputs: Inputs, *, mask_is_logits: bool = False, determini
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nvrtc, "_launch", launch)
         settings = {**inputs.settings, "mask_is_logits": mask_is_logits}
-        gradients = nvrtc.backward(inputs.grad_output, *inputs.tensors, **settings, deterministic=deterministic)
+        how = {"deterministic": deterministic, "in_tiles": in_tiles}
+        gradients = nvrtc.backward(inputs.grad_output, *inputs.tensors, **settings, **how)
         return (nvrtc.forward(*inputs.tensors, **settings), *gradients)
 
 

@@ -12,13 +12,17 @@ import pytest
 import torch
 from backend_pairs import GPU_PAIRS, skip_unusable
 from helpers import ROOT
+from kernels_helpers import library
 from ops_helpers import Inputs, random_inputs, worst
 from torch import Tensor
 from train_helpers import Noise, settings, tiny
 
+from vistalib.bench.workload import Offsets, Workload, draw
 from vistalib.ops import dcnv3
+from vistalib.ops.definition import dcnv3_gradients
 from vistalib.train import fit, read_log
 
+sys.path.insert(0, str(ROOT / "tools"))
 PARTS = ("build", "test", "bench-op", "bench-model", "train")
 
 
@@ -67,6 +71,41 @@ def test_a_captured_graph_computes_from_new_numbers(backend: str) -> None:
     graph.replay()
     for one, expected in zip(captured, results(other, backend)):
         assert worst(one.cpu(), expected.cpu()) < 1e-4
+
+
+@pytest.mark.parametrize("spread", [0.5, 6.0], ids=["near", "far"])
+def test_a_backward_in_tiles_gives_what_one_without_gives(spread: float) -> None:
+    skip_unusable("cuda")
+    from vistalib_kernels import cuda
+
+    inputs = on_gpu(height=50, width=70, offset_scale=2.0, spread=spread)
+    rest = {**inputs.settings, "mask_is_logits": True}
+    tiled, plain = (cuda.backward(inputs.grad_output, *inputs.tensors, **rest, in_tiles=tiles) for tiles in (True, False))
+    for one, other in zip(tiled, plain):
+        assert worst(one.cpu(), other.cpu()) < 1e-4  # atomics add in any order
+
+
+def test_the_contestant_without_tiles_asks_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gpu_op import untiled
+    from vistalib_kernels import cuda, extension
+
+    library()
+    asked: list[bool] = []
+
+    def backward(*tensors: Tensor, in_tiles: bool, **settings: Any) -> tuple[Tensor, Tensor, Tensor]:
+        asked.append(in_tiles)
+        return extension.backward(*tensors, **settings)
+
+    monkeypatch.setattr(cuda, "forward", extension.forward)  # the C++ twin stands in for a GPU
+    monkeypatch.setattr(cuda, "backward", backward)
+    work = Workload("", None, 1, 5, 7, 12, 3)
+    *tensors, gradient = draw(work, Offsets("uniform:3"), torch.float64, device=torch.device("cpu"), seed=0)
+    leaves = [tensor.detach().requires_grad_() for tensor in tensors]
+    output = untiled().bind(work, torch.device("cpu"))(*leaves)
+    expected = dcnv3_gradients(gradient, *tensors, groups=work.groups)
+    for ours, theirs in zip(torch.autograd.grad(output, leaves, gradient), expected):
+        assert worst(ours, theirs) < 1e-12  # measured 1e-15
+    assert asked == [False]
 
 
 @pytest.fixture

@@ -189,8 +189,10 @@ def command(arguments: list[str], log: Path, *, limit: float = LIMIT) -> Record:
 
 
 def bench_op(options: Options) -> Record:
-    """The operator against every implementation that can be imported; fewer repeats where all would take too long."""
-    from vistalib.bench import OperatorBench, operator_settings
+    """The operator against every implementation that can be imported, and against its own backward without tiles; fewer repeats
+    where all would take too long.
+    """
+    from vistalib.bench import OperatorBench, OperatorSettings, operator_settings
 
     given: Record = {
         "models": ("t", "l"),
@@ -200,11 +202,20 @@ def bench_op(options: Options) -> Record:
     }
     if options.dry_run:
         given = {"shape": "1x8x16x32", "groups": 2, "offsets": ("normal:0.5",), "repeats": 1}
-    bench = OperatorBench(operator_settings(given, device=options.device.type))
+
+    def prepared(settings: OperatorSettings) -> OperatorBench:
+        bench = OperatorBench(settings)
+        if not options.dry_run:
+            from gpu_op import untiled
+
+            bench.contestants |= {("cuda-untiled", mode): untiled() for mode in settings.modes}
+        return bench
+
+    bench = prepared(operator_settings(given, device=options.device.type))
     expected = bench.estimate()
     if expected > LIMIT:
         repeats = max(3, int(bench.settings.repeats * LIMIT / expected))
-        bench = OperatorBench(dataclasses.replace(bench.settings, repeats=repeats))
+        bench = prepared(dataclasses.replace(bench.settings, repeats=repeats))
     return {"bench": bench.run()}
 
 

@@ -28,6 +28,7 @@ from vistalib_kernels.build import ARCHITECTURES, SOURCES, find_nvcc  # noqa: E4
 from vistalib.files import write_json  # noqa: E402
 
 COUNTED = ("90",)  # the generation that the predictions are for
+WITHOUT_LOOPS = ("forward", "backward")  # whose instructions can be counted; those of backward_in_tiles are in ladder.json
 RECORD = ROOT / "book" / "results" / "kernel_sass.json"
 SIZES = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}
 TYPES = {"f": "float32", "d": "float64", "4HalfE": "float16", "8BFloat16E": "bfloat16"}
@@ -57,10 +58,10 @@ def main() -> int:
     record |= {"count_note": COUNT_NOTE, "predicted_note": PREDICTED_NOTE, "predicted": predictions(record["kernels"])}
     write_json(options.out, record)
     for row in record["kernels"]:
-        if row["architecture"] == "90" and row["kernel"] in ("forward", "backward"):
+        if row["architecture"] == "90" and row["channels"]:
             made = f"{row['kernel']} {row['dtype']} D{row['channels']}"
             print(
-                f"{made:24}{row['registers']:5} registers{row['spill_bytes']:4} spilled{row.get('instructions', 0):6} counted"
+                f"{made:32}{row['registers']:5} registers{row['spill_bytes']:4} spilled{row.get('instructions', 0):6} counted"
             )
     bad = in_local_memory(record["kernels"])
     print(f"{len(record['kernels'])} kernels, {len(bad)} of the specialised ones use local memory; {options.out}")
@@ -85,7 +86,7 @@ PREDICTED_NOTE = (
 def digest() -> str:
     """A hash of the sources that the record speaks of."""
     return hashlib.sha256(
-        b"".join((SOURCES / name).read_bytes() for name in ("dcnv3.h", "made.cuh", "any.cuh", "dcnv3_cuda.cu"))
+        b"".join((SOURCES / name).read_bytes() for name in ("dcnv3.h", "made.cuh", "any.cuh", "tiles.cuh", "dcnv3_cuda.cu"))
     ).hexdigest()[:16]
 
 
@@ -103,7 +104,7 @@ def read(nvcc: str, architectures: Iterable[str], with_counts: bool) -> list[dic
     counts = {key: count for _, found in done for key, count in found.items()}
     for row in rows:
         found = counts.get((row["architecture"], row["symbol"]))
-        if found is not None and row["channels"]:
+        if found is not None and row["kernel"] in WITHOUT_LOOPS:
             row["units"] = 32 * 16 // (row["channels"] * SIZES[row["dtype"]])
             row["instructions"] = sum(found.values())
             row["most_common"] = dict(found.most_common(12))

@@ -16,13 +16,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import kernel_sass
+import torch
 from kernel_sass import H200, ROOT, STAGES
+from torch.nn import functional as F
 
+from vistalib.bench.workload import Offsets
 from vistalib.files import read_json, write_json
 
 RECORD = ROOT / "book" / "results" / "ladder.json"
@@ -58,6 +61,7 @@ class Cost:
     load_clocks: float  # in which a multiprocessor's path to its L1 is taken: a warp's load, or 128 bytes, a clock
     load_bytes: float
     atomic_bytes: float
+    shared_clocks: float = 0.0  # in which that path is taken by shared memory and shuffles: 128 bytes a clock, as well
 
 
 def main() -> int:
@@ -73,7 +77,8 @@ def main() -> int:
         steps = [made(step, nvcc, disassembler, Path(name)) for step in read_json(STEPS)]
     write_json(options.out, {"sources": digest(), "compiler": kernel_sass.release(nvcc), "note": NOTE, "steps": steps})
     for step in steps:
-        made_of = f"{step['registers']:5} registers{step['local_bytes']:4} local{step['instructions']:8.1f} instructions"
+        built = f"{step['registers']:5} registers{step['local_bytes']:4} local" if step["registers"] else f"{'not built':>25}"
+        made_of = f"{built}{step['instructions']:8.1f} instructions"
         print(f"{step['direction']:9}{step['step']:12}{made_of}{step['predicted']:8.1f} us by {step['limit']}")
     return 0
 
@@ -81,9 +86,11 @@ def main() -> int:
 NOTE = (
     "instructions: of warps, for a unit (an output pixel of a group) inside the image; bytes: asked from L1, added by atomics; "
     "microseconds: arithmetic for one call of InternImage-L at stage 1 (two images of 512x1024) on an H200 at 1.98 GHz; issue: "
-    "four instructions a clock and multiprocessor; gather: a warp's load or 128 bytes a clock; atomics: bytes at 5.5 TB/s, as "
-    "if those of a warp lay side by side; memory: every byte once at 4.3 TB/s; predicted: the largest; measured: on a GPU, or "
-    "null"
+    "four instructions a clock and multiprocessor; gather: a warp's load or 128 bytes a clock; on chip: that, and as much for "
+    "shared memory and shuffles, without conflicts of banks; atomics: bytes at 5.5 TB/s, as if those of a warp lay side by "
+    "side; memory: every byte once at 4.3 TB/s; predicted: the largest; measured: on a GPU, or null. Steps by arithmetic were "
+    "not built. Lists depend on the offsets: predicted for N(0, 0.5), at_uniform_4 for uniform ones up to 4, both before L's "
+    "offset_scale of 2; how long lists are was counted in tiles drawn so"
 )
 
 
@@ -99,6 +106,12 @@ def made(step: dict[str, Any], nvcc: str, disassembler: Path, place: Path) -> di
     step = dict(step)
     if step["by"] == "numba":
         found, cost = by_numba(step["direction"], step["step"], nvcc, disassembler, place)
+    elif step["by"] == "arithmetic":
+        found, cost = {"registers": None, "shared_bytes": None, "local_bytes": None}, Cost(**step.pop("cost"))
+    elif step["step"] == "lists":
+        found, cost, wide = by_lists((Offsets("normal:0.5"), Offsets("uniform:4")), nvcc, disassembler, place)
+        far = microseconds(step["direction"], wide)
+        found["at_uniform_4"] = {"microseconds": far, "atomic_bytes": round(wide.atomic_bytes)}
     else:
         found, cost = by_cuda(step["direction"], step.pop("replaced", {}), nvcc, disassembler, place)
     if "no local memory" in step["prediction"] and found["local_bytes"]:
@@ -120,11 +133,52 @@ def microseconds(direction: str, cost: Cost) -> dict[str, float]:
     limits = {
         "issue": a_clock * cost.instructions / 4,
         "gather": a_clock * cost.load_clocks,
+        "on chip": a_clock * (cost.load_clocks + cost.shared_clocks),
         "memory": units * once / H200["memory"] * 1e6,
     }
     if direction == "backward":
         limits["atomics"] = units * cost.atomic_bytes / H200["l2"] * 1e6
     return {name: round(time, 1) for name, time in limits.items()}
+
+
+# ---- lists ---------------------------------------------------------------------------------------------------------------
+
+TEAMS = 32 * 16 // (D * BYTES)  # of a warp
+
+
+@dataclass(frozen=True)
+class Lists:
+    """What the third phase of a tile of tiles.cuh does, on average over many."""
+
+    units: int
+    cells: int
+    strips: int  # that a warp goes through, as wide as it has teams
+    rows: float  # of all strips and warps, with at least one point
+    turns: float  # the longest list of each of them
+    pixels: float  # that are added to memory
+    far: float  # points that are not in a list
+
+
+def drawn(offsets: Offsets, scale: float = 2.0, tiles: int = 64) -> Lists:
+    """Tiles inside an image, with offsets drawn."""
+    source = (kernel_sass.SOURCES / "tiles.cuh").read_text()
+    side, columns, rows = (int(n) for name in ("SIDE", "COLUMNS", "ROWS") for n in re.findall(rf"\b{name} = (\d+)", source))
+    units, point, chunk = torch.arange(side**2), torch.arange(POINTS), rows // (THREADS // 32)
+    pixel, grid = torch.stack((units % side, units // side), -1), torch.stack((point // 3 - 1, point % 3 - 1), -1)
+    moves = offsets.draw(tiles, side**2, POINTS, 2, generator=torch.Generator().manual_seed(0))
+    before = torch.tensor(((columns - side) // 2, (rows - side) // 2))
+    cell = (pixel[:, None] + (grid + moves) * scale).floor().long() + before  # (tiles, units, points, 2)
+    near = ((cell >= 0) & (cell < torch.tensor((columns - 1, rows)))).all(-1)
+    numbers = (torch.arange(tiles)[:, None, None] * rows + cell[..., 1]) * columns + cell[..., 0]
+    lengths = torch.bincount(numbers[near], minlength=tiles * rows * columns).view(tiles, rows, columns)
+    longest = lengths.roll(-int(before[0]), -1).unflatten(-1, (-1, TEAMS)).amax(-1)  # (tiles, rows, strips)
+    # A cell's row and the one below, the last row of a warp's being one more than it has lists for.
+    full = (longest > 0).unflatten(1, (-1, chunk))  # (tiles, warps, rows of a warp, strips)
+    gone_through = F.pad(full, (0, 0, 0, 1)) | F.pad(full, (0, 0, 1, 0))
+    cells = (lengths > 0).unflatten(1, (-1, chunk))
+    pixels = F.pad(cells, (0, 1, 0, 1)) | F.pad(cells, (1, 0, 0, 1)) | F.pad(cells, (0, 1, 1, 0)) | F.pad(cells, (1, 0, 1, 0))
+    sums = (gone_through.sum(), longest.sum(), pixels.sum(), (~near).sum())
+    return Lists(side**2, rows * columns, columns // TEAMS, *(float(total) / tiles for total in sums))
 
 
 # ---- machine code --------------------------------------------------------------------------------------------------------
@@ -154,7 +208,7 @@ def cost_of(code: Sequence[str], loops: Sequence[Loop], trips: Sequence[float | 
     """Add up the instructions, each as often as the loops around it are gone through. A block that calls is never entered."""
     assert len(loops) == len(trips), f"the compiler made the loops {loops}, not {len(trips)} of them: look at the code again"
     slow = calling(code, loops)
-    instructions = clocks = loads = atomics = 0.0
+    instructions = clocks = loads = atomics = shared = 0.0
     for i, line in enumerate(code):
         parts = re.sub(r"^@!?U?P\w+\s+", "", line).split()[0].split(".")
         if parts[0] == "NOP" or i in slow:
@@ -169,9 +223,11 @@ def cost_of(code: Sequence[str], loops: Sequence[Loop], trips: Sequence[float | 
         if parts[0] == "LDG":
             loads += thread * 32 * width
             clocks += warp * max(1.0, 32 * width / 128)
+        if parts[0] in ("LDS", "STS", "ATOMS", "SHFL"):
+            shared += warp * max(1.0, 32 * width / 128)
         if parts[0] in ("REDG", "RED", "ATOMG"):
             atomics += thread * 32 * width
-    return Cost(*(total / units_of_a_warp for total in (instructions, clocks, loads, atomics)))
+    return Cost(*(total / units_of_a_warp for total in (instructions, clocks, loads, atomics, shared)))
 
 
 def calling(code: Sequence[str], loops: Iterable[Loop]) -> set[int]:
@@ -191,7 +247,6 @@ def calling(code: Sequence[str], loops: Iterable[Loop]) -> set[int]:
 
 def by_numba(direction: str, variant: str, nvcc: str, disassembler: Path, place: Path) -> tuple[dict[str, Any], Cost]:
     """A kernel of Numba: its PTX, assembled by ptxas."""
-    import torch
     from vistalib_kernels import numba_cuda
     from vistalib_kernels.gpu_parts import Build
 
@@ -242,6 +297,32 @@ def by_cuda(
     cost = cost_of(*instructions_of(text, row["symbol"]), [], 32 * 16 / (D * BYTES))
     assert direction == "forward" or cost.atomic_bytes == 4 * CORNERS, f"it adds {cost.atomic_bytes} bytes"
     return {"registers": row["registers"], "shared_bytes": row["shared_bytes"], "local_bytes": local}, cost
+
+
+def by_lists(each: tuple[Offsets, Offsets], nvcc: str, disassembler: Path, place: Path) -> tuple[dict[str, Any], Cost, Cost]:
+    """The backward in tiles, with lists as long as such offsets make them.
+
+    The instructions that add far points are left out, but not their bytes, and so are the dozen of a row without any list.
+    """
+    code = place / "cuda.cubin"
+    source = kernel_sass.SOURCES / "dcnv3_cuda.cu"
+    compile_ = [nvcc, "-std=c++17", "-O3", "-cubin", "-arch=sm_90", "-Xptxas=-v", str(source), "-o", str(code)]
+    rows = list(kernel_sass.resources(run(compile_).stderr, "90"))
+    row = next(row for row in rows if kind(row) == ("backward_in_tiles", "bfloat16", D))
+    local = max(other["stack_bytes"] + other["spill_bytes"] for other in rows if other["kernel"] == row["kernel"])
+    run([*compile_, "-DDCNV3_COUNT"])
+    instructions, loops = instructions_of(run([str(disassembler), str(code)]).stdout, row["symbol"])
+    near, wide = (cost_of_lists(instructions, loops, drawn(offsets)) for offsets in each)
+    return {"registers": row["registers"], "shared_bytes": row["shared_bytes"], "local_bytes": local}, near, wide
+
+
+def cost_of_lists(code: Sequence[str], loops: Sequence[Loop], lists: Lists) -> Cost:
+    """Of the backward in tiles: its loops clear the lists (one at a time, then four), enter, multiply, and collect."""
+    warps = THREADS // 32
+    units, cells = lists.units / warps, lists.cells / THREADS
+    collect = [lists.strips, lists.rows / warps / lists.strips, lists.turns / lists.rows]
+    cost = cost_of(code, loops, [cells % 4, cells // 4, units / 32, units / TEAMS, *collect], units)
+    return replace(cost, atomic_bytes=(lists.pixels + 4 * lists.far) * D * 4 / lists.units)
 
 
 def kind(row: dict[str, Any]) -> tuple[str, str, int]:

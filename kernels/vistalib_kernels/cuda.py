@@ -39,7 +39,7 @@ def forward(value: Tensor, offset: Tensor, mask: Tensor, **settings: Any) -> Ten
 def backward(
     grad_output: Tensor, value: Tensor, offset: Tensor, mask: Tensor, **settings: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of value, offset and mask, from that of the output."""
+    """The gradients of value, offset and mask, from that of the output; settings as `extension.backward`."""
     deterministic = torch.are_deterministic_algorithms_enabled()
     gradients: tuple[Tensor, Tensor, Tensor] = _kernels(value.device.index).backward(
         grad_output, value, offset, mask, **settings, deterministic=deterministic

@@ -20,8 +20,9 @@ from torch import Tensor
 from vistalib_kernels.build import COMMAND, SOURCES, BuildFailed, find_nvcc, folder
 
 THREADS, WARPS, STRIDING_BLOCKS = 128, 4, 4096  # as in dcnv3_cuda.cu
-HEADERS = ("dcnv3.h", "made.cuh", "any.cuh")
+HEADERS = ("dcnv3.h", "made.cuh", "any.cuh", "tiles.cuh")
 WIDTHS = (8, 16, 32)  # channels of a group that have kernels of their own
+SIDE, REACH = 16, 3  # of a tile; of a kernel that it suits
 NAMES = {torch.float32: "float", torch.float64: "double", torch.float16: "dcnv3::Half", torch.bfloat16: "dcnv3::BFloat16"}
 _lock = Lock()
 
@@ -77,6 +78,7 @@ def backward(
     offset_scale: float,
     mask_is_logits: bool,
     deterministic: bool = False,
+    in_tiles: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `extension.backward`."""
     grad_output, value, offset, mask = (tensor.contiguous() for tensor in (grad_output, value, offset, mask))
@@ -97,8 +99,10 @@ def backward(
             _launch(f"dcnv3::largest<{name}>", _striding(count), value, tensor, ctypes.c_longlong(count), size)
     width = 0 if deterministic else _width(value, z, (grad_output, value, offset, mask, *results))
     if width:
-        blocks = _blocks(z.units, _units_of_block(value, width))
-        _launch(f"dcnv3::backward<{name}, {width}>", blocks, value, z, grad_output, value, offset, mask, *results)
+        tiles = _tiles(z) if in_tiles else 0
+        kernel = f"dcnv3::backward_in_tiles<{name}, {width}>" if tiles else f"dcnv3::backward<{name}, {width}>"
+        blocks = tiles or _blocks(z.units, _units_of_block(value, width))
+        _launch(kernel, blocks, value, z, grad_output, value, offset, mask, *results)
     else:
         blocks = _blocks(z.units, WARPS)
         _launch(f"dcnv3::backward_any<{name}, {store}>", blocks, value, z, grad_output, value, offset, mask, sizes, *results)
@@ -145,6 +149,13 @@ def _width(value: Tensor, z: Any, tensors: Sequence[Tensor]) -> int:
     """D where a kernel was made for it and these tensors, else 0."""
     made = (z.KH, z.KW) == (3, 3) and z.D in WIDTHS and value.dtype is not torch.float64 and value.numel() < 2**30
     return z.D if made and all(tensor.data_ptr() % 16 == 0 for tensor in tensors) else 0
+
+
+def _tiles(z: Any) -> int:
+    """Blocks of `backward_in_tiles`, 0 where it does not suit; `tiles_for` of dcnv3_cuda.cu."""
+    tiles = _blocks(z.P, SIDE) * _blocks(z.Q, SIDE)
+    fits = (z.SH, z.SW) == (1, 1) and z.D >= 16 and z.scale * max(z.DH, z.DW) <= REACH and z.units * z.D < 2**30
+    return z.units // (z.P * z.Q) * tiles if fits and tiles * SIDE**2 <= 2 * z.P * z.Q else 0
 
 
 def _units_of_block(value: Tensor, width: int) -> int:

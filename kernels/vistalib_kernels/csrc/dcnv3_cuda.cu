@@ -1,11 +1,13 @@
 // DCNv3 on NVIDIA GPUs: which kernel treats which sizes, and launching it.
 //
 // Two families. `forward` and `backward` (made.cuh) are made for windows of 3x3 and 8, 16 or 32 channels a group, where the image
-// is small enough for 32-bit positions. `forward_any` and `backward_any` (any.cuh) take every other size, float64, and every
-// deterministic backward. Strides, padding and dilation cost one multiplication each and are no constants.
+// is small enough for 32-bit positions; `backward_in_tiles` (tiles.cuh) for those of them at stride 1 whose tiles are mostly full.
+// `forward_any` and `backward_any` (any.cuh) take every other size, float64, and every deterministic backward. Strides, padding
+// and dilation cost one multiplication each and are no constants.
 //
 // The kernels include nothing but the mathematics, so that NVRTC compiles this file, too; it leaves out the launching.
 #include "any.cuh"
+#include "tiles.cuh"
 
 #if !defined(__CUDACC_RTC__)
 
@@ -48,6 +50,14 @@ bool with_width(const Settings& s, F what) {
   return false;
 }
 
+// Blocks of `backward_in_tiles`; 0 where `backward` is better: most points would leave the window, or most of a tile be empty.
+inline long long tiles_for(const Settings& s) {
+  const long long tiles = blocks_for(s.P, SIDE) * blocks_for(s.Q, SIDE);
+  const double reach = s.scale * (s.dilation_h > s.dilation_w ? s.dilation_h : s.dilation_w);
+  const bool fits = s.stride_h == 1 && s.stride_w == 1 && s.D >= 16 && reach <= ABOVE / 2 && s.units() * s.D < 1ll << 30;
+  return fits && tiles * TILE <= 2 * s.P * s.Q ? s.N * s.G * tiles : 0;
+}
+
 template <typename... Pointer>
 bool aligned(const Pointer*... pointers) {
   return ((reinterpret_cast<unsigned long long>(pointers) | ...) & 15u) == 0;
@@ -68,7 +78,7 @@ void run_forward(const Settings& s, const T* value, const T* offset, const T* ma
 
 template <typename T>
 void run_backward(const Settings& s, const T* grad_output, const T* value, const T* offset, const T* mask, void* sums,
-                  double* sizes, T* grad_value, T* grad_offset, T* grad_mask, void* stream) {
+                  double* sizes, bool in_tiles, T* grad_value, T* grad_offset, T* grad_mask, void* stream) {
   using R = Real<T>;
   const auto z = problem<R>(s);
   const long long numbers = s.numbers(), most = 4096;  // blocks that stride over a tensor
@@ -94,6 +104,12 @@ void run_backward(const Settings& s, const T* grad_output, const T* value, const
   if constexpr (sizeof(T) < 8) {
     const auto made = [&](auto width) {
       constexpr int D = decltype(width)::width;
+      if constexpr (D >= 16) {
+        if (const long long tiles = in_tiles ? tiles_for(s) : 0) {
+          DCNV3_LAUNCH((backward_in_tiles<T, D>), tiles, stream, z, grad_output, value, offset, mask, store, grad_offset, grad_mask);
+          return;
+        }
+      }
       DCNV3_LAUNCH((backward<T, D>), blocks_for(s.units(), WARPS * Team<T, D>::UNITS), stream, z, grad_output, value, offset,
                    mask, store, grad_offset, grad_mask);
     };
@@ -116,13 +132,13 @@ const char* cuda_forward(Kind kind, const Settings& s, const void* value, const 
 }
 
 const char* cuda_backward(Kind kind, const Settings& s, const void* grad_output, const void* value, const void* offset,
-                          const void* mask, void* sums, double* sizes, void* grad_value, void* grad_offset, void* grad_mask,
-                          void* stream) {
+                          const void* mask, void* sums, double* sizes, bool in_tiles, void* grad_value, void* grad_offset,
+                          void* grad_mask, void* stream) {
   with_type(kind, [&](auto number) {
     using T = decltype(number);
     run_backward(s, static_cast<const T*>(grad_output), static_cast<const T*>(value), static_cast<const T*>(offset),
-                 static_cast<const T*>(mask), sums, sizes, static_cast<T*>(grad_value), static_cast<T*>(grad_offset),
-                 static_cast<T*>(grad_mask), stream);
+                 static_cast<const T*>(mask), sums, sizes, in_tiles, static_cast<T*>(grad_value),
+                 static_cast<T*>(grad_offset), static_cast<T*>(grad_mask), stream);
   });
   return DCNV3_ANSWER();
 }
