@@ -24,6 +24,9 @@ class TrainSettings:
     `frozen_statistics` keeps batch norm at the running statistics the run began with. `frozen` names parts of the model
     ("backbone") that are not trained. `compile` runs the model through `torch.compile`.
 
+    `shard` lets each of several ranks keep a part of the weights, gradients and moments (see `sharding`), for models that fill
+    a GPU; steps and checkpoints are those of a run without it, and one process alone has nothing to share out.
+
     A line is logged every `log_every` iterations; a checkpoint is written every
     `checkpoint_every`, before each evaluation and at the end, and the last `keep` are kept beside the best.
 
@@ -45,6 +48,7 @@ class TrainSettings:
     frozen_statistics: bool = False
     frozen: tuple[str, ...] = ()
     compile: bool = False
+    shard: bool = False
     log_every: int = 50
     checkpoint_every: int = 1000
     evaluate_every: int = 8000
@@ -76,6 +80,7 @@ class TrainSettings:
             "None or a finite number above 0",
             "0.1",
         )
+        self._require("compile", not (self.compile and self.shard), "False where weights are sharded", "False")
         self._require("precision", self.precision in get_args(Precision), f"one of {', '.join(get_args(Precision))}", "fp32")
 
     def _require(self, name: str, holds: bool, rule: str, example: str) -> None:
