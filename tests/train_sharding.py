@@ -1,11 +1,14 @@
-"""What two ranks do with a model that they share out; `test_train_sharding.py` starts both.
+"""What two ranks do with a model that they share out; `test_train_sharding.py` starts both, or lets torchrun do it.
 
-Usage: train_sharding.py FOLDER. In FOLDER lie the runs `alone_first` (one process, killed at iteration 7) and, afterwards, those
-named in `main`; `rank_<r>.json` says how each ended on this rank, and what it held of the model and the optimizer.
+Usage: train_sharding.py FOLDER. In FOLDER lie the run `alone_first` (one process, killed at iteration 7) and, afterwards,
+those named in `main`; `rank_<r>.json` says how each ended on this rank, and what it held of the model and the optimizer.
 """
 
 import json
+import os
+import resource
 import shutil
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -70,9 +73,7 @@ def score_five(model: nn.Module) -> dict[str, float]:
 def train(folder: Path, model: nn.Module, loader: Noise | None = None, *, resume: bool = False, **changes: Any) -> str:
     """How a run ended."""
     try:
-        result = fit(
-            model, loader or Slices(), settings(**changes), folder=folder, evaluate=score_five, resume=resume
-        )
+        result = fit(model, loader or Slices(), settings(**changes), folder=folder, evaluate=score_five, resume=resume)
     except (Exception, SystemExit) as error:
         return f"{type(error).__name__}: {error}"
     return f"finished with {result.last_mean_iou}, then {score_five(model.eval())['mean_iou']}"
@@ -84,7 +85,11 @@ def held() -> dict[str, int]:
     numbers = sum(parameter.numel() for parameter in model.parameters())
     twin = shard(model)
     optimizer = make_optimizer(twin, settings())
-    Stepper(twin, optimizer, settings(), FiniteGuard(torch.device("cpu")))(next(Slices().batches(0)), 0)
+    step, batch = Stepper(twin, optimizer, settings(), FiniteGuard(torch.device("cpu"))), next(Slices().batches(0))
+    step(batch, 0)
+    before = [parameter.to_local().clone() for parameter in twin.parameters()]
+    spoil_on_rank_1(batch)
+    step(batch, 1)
     own = [parameter.to_local() for parameter in twin.parameters()]
     moments = [state[name].to_local() for state in optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
     left = sum(parameter.numel() for parameter in model.parameters())
@@ -99,6 +104,7 @@ def held() -> dict[str, int]:
         "left": left,
         "lent": lent,
         "left_again": again,
+        "changed": sum(not torch.equal(*pair) for pair in zip(before, own, strict=True)),
     }
 
 
@@ -113,8 +119,9 @@ def main(root: Path) -> None:
             "_bf16": {"precision": "bf16"},
             "_fp16": {"precision": "fp16"},
         }.items():
-            ends[f"copied{name}"] = train(root / f"copied{name}", parts(), **changes)
-            ends[f"sharded{name}"] = train(root / f"sharded{name}", parts(), shard=True, **changes)
+            length = {"iterations": 6} if changes else {}
+            ends[f"copied{name}"] = train(root / f"copied{name}", parts(), **changes, **length)
+            ends[f"sharded{name}"] = train(root / f"sharded{name}", parts(), shard=True, **changes, **length)
         for kind, shared in {"copied": False, "sharded": True}.items():
             ends[f"{kind}_norms"] = train(root / f"{kind}_norms", parts(norms=True), shard=shared)
             ends[f"{kind}_double"] = train(root / f"{kind}_double", parts().double(), Double(), shard=shared)
@@ -131,8 +138,31 @@ def main(root: Path) -> None:
             (root / "in_the_way").mkdir()
             (root / "in_the_way/checkpoints").write_text("a file")
         ends["in_the_way"] = train(root / "in_the_way", parts(), shard=True)
+        if rank() == 1:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100, -1))
+        ends["full"] = train(root / "full", parts(), shard=True)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))
         (root / f"rank_{rank()}.json").write_text(json.dumps(ends))
 
 
+def killed_once(root: Path) -> None:
+    """Under torchrun: rank 1 of the first attempt is killed in iteration 7, and the attempt after it resumes."""
+
+    def die(_: dict[str, Tensor]) -> None:
+        if rank() == 1 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with process_group("cpu"):
+        fit(
+            parts(norms=True),
+            Slices(7, die),
+            settings(shard=True),
+            folder=root / "restarted",
+            evaluate=score_five,
+            resume=True,
+        )
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    (killed_once if "TORCHELASTIC_RUN_ID" in os.environ else main)(Path(sys.argv[1]))

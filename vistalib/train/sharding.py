@@ -112,8 +112,7 @@ def write_parts(parent: Path, tensors: Mapping[str, Tensor]) -> Path:
     except CheckpointException as error:
         if rank() == 0:
             shutil.rmtree(folder, ignore_errors=True)
-        reasons = "; ".join(f"rank {number}: {reason}" for number, (reason, _) in error.failures.items())
-        raise OSError(f"a checkpoint could not be written in {parent}: {reasons}; make room or mend the folder") from error
+        raise _not_written(parent, "; ".join(f"rank {who}: {why}" for who, (why, _) in error.failures.items())) from error
     return folder
 
 
@@ -137,8 +136,17 @@ def read_parts(folder: Path, shapes: Mapping[str, torch.Size]) -> dict[str, Tens
 
 
 def _new_folder(parent: Path) -> Path:
-    parent.mkdir(parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(prefix=".parts.", dir=parent))
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=".parts.", dir=parent))
+    except OSError as error:
+        raise _not_written(parent, error.strerror or str(error)) from error
+
+
+def _not_written(parent: Path, reason: str) -> OSError:
+    return OSError(
+        f"a checkpoint could not be written in {parent}: {reason}; make room or mend the folder, then resume the run"
+    )
 
 
 def _is_part(tensor: Tensor) -> bool:
