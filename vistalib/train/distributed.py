@@ -1,7 +1,8 @@
 """Several processes ("ranks") as one run: how they meet, agree and share the work. One process alone pays nothing.
 
 Under `torchrun` every rank holds the whole model, takes its slice of each global batch and averages its gradients with the
-others' (`DistributedDataParallel`), so that a step is the same for any number of ranks. Rank 0 alone writes, logs and prints.
+others' (`DistributedDataParallel`), so that a step is the same for any number of ranks; or it holds a part (see `sharding`).
+Rank 0 alone logs and prints.
 """
 
 import os

@@ -82,7 +82,8 @@ def fit(
     dict of plain values with "mean_iou"; it is called every `evaluate_every` iterations and at the end, on the model in eval
     mode, by every rank, and must give all of them the same. `on_log` sees each line of the log. `about` (plain values: the
     model's name, its classes) goes into every checkpoint's state. `resume=True` goes on from the newest whole checkpoint, or
-    begins where there is none.
+    begins where there is none. With `settings.shard` and several ranks, `model` holds its weights only in `evaluate` and after
+    the call: what is trained is its twin (see `sharding`).
 
     SIGTERM and SIGINT write a checkpoint after the current step and raise `Interrupted` (exit status 75). Raises
     `NonFiniteLoss` when the loss or its gradient is not finite; `ValueError` for a folder that holds a run already or is in
