@@ -75,7 +75,9 @@ def test_two_ranks_that_share_log_what_one_process_logs(root: Path) -> None:
 
 @pytest.mark.slow
 def test_dropout_and_running_statistics_are_those_of_copies(root: Path) -> None:
-    assert differences(root / "copied_norms", root / "sharded_norms")["loss"] < 1e-6  # measured: 2e-7
+    found = differences(root / "copied_norms", root / "sharded_norms")
+    assert found["loss"] < 1e-6  # measured: 2e-7
+    assert found["mean_iou"] < 1e-3  # measured: 0
     # A bias before a batch norm has no gradient but rounding, which AdamW makes large, and the running mean follows it.
     moved = ("stem.bias", "norm.running_mean")
     assert apart(root / "copied_norms", root / "sharded_norms", without=moved) < 1e-5  # measured: 2e-8
