@@ -6,7 +6,6 @@ those named in `main`; `rank_<r>.json` says how each ended on this rank, and wha
 
 import json
 import os
-import resource
 import shutil
 import signal
 import sys
@@ -109,6 +108,8 @@ def held() -> dict[str, int]:
 
 
 def main(root: Path) -> None:
+    import resource  # not on Windows, where this file is imported too
+
     warnings.simplefilter("error")
     with process_group("cpu"):
         ends: dict[str, Any] = {"held": held()}
