@@ -12,6 +12,7 @@ from tests.data_helpers import pixels, values, write_folder, write_image, write_
 from tests.helpers import ROOT
 from vistalib.cli import main
 from vistalib.files import read_json
+from vistalib.recipes import open_model
 from vistalib.train import load_checkpoint, read_log
 
 OWN = "upernet_internimage_nano_192x256_3k_folder"
@@ -81,12 +82,12 @@ def test_what_cannot_work_is_refused_with_what_can(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
-def test_torchrun_trains_one_run_on_two_processes(own: Path, tmp_path: Path) -> None:
+def torchrun(own: Path, out: Path, *options: str) -> None:
+    """Train on two processes, of which one says how it went."""
     run = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "vistalib"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")])}
     done = subprocess.run(
-        [sys.executable, *run, "train", OWN, "--folder", str(own), "--out", str(tmp_path / "two"), *TINY],
+        [sys.executable, *run, "train", OWN, "--folder", str(own), "--out", str(out), *TINY, *options],
         env=environment,
         capture_output=True,
         text=True,
@@ -94,6 +95,11 @@ def test_torchrun_trains_one_run_on_two_processes(own: Path, tmp_path: Path) -> 
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("mIoU") == 1
+
+
+@pytest.mark.slow
+def test_torchrun_trains_one_run_on_two_processes_that_copy_the_model_or_share_it(own: Path, tmp_path: Path) -> None:
+    torchrun(own, tmp_path / "two")
     assert [line["iteration"] for line in read_log(tmp_path / "two") if line["kind"] == "train"] == [1, 2, 3]
     assert read_json(tmp_path / "two" / "evaluation.json")["images"] == 3
     assert main(["train", OWN, "--folder", str(own), "--out", str(tmp_path / "one"), *TINY]) == 0
@@ -102,3 +108,9 @@ def test_torchrun_trains_one_run_on_two_processes(own: Path, tmp_path: Path) -> 
     # The first loss differs by dropout and drop path alone, whose draws are another rank's.
     first, second = (read_log(tmp_path / name)[0]["loss"] for name in ("one", "two"))
     assert first == pytest.approx(second, rel=0.05)
+
+    torchrun(own, tmp_path / "shared", "--settings.shard")
+    for copied, shared in zip(read_log(tmp_path / "two"), read_log(tmp_path / "shared"), strict=True):
+        names = [name for name in copied if "loss" in name or name in ("grad_norm", "mean_iou")]
+        assert [shared[name] for name in names] == pytest.approx([copied[name] for name in names], rel=1e-5)  # measured: 2e-7
+    assert open_model(tmp_path / "shared", device="cpu").model.num_classes == two["decode_head.conv_seg.bias"].numel()

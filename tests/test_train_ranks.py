@@ -1,42 +1,16 @@
 """Two ranks are one run: the same log, the same weights, stopped together, and resumed by any number of ranks."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from train_helpers import plain, settings, steady
+from train_helpers import bits, differences, plain, settings, start_ranks, steady
 from train_ranks import Power, Slices, fail, shared_score
 
 from vistalib.train import fit, load_checkpoint, read_log
 
 pytestmark = pytest.mark.slow
 Ends = list[dict[str, str]]
-
-
-def start_ranks(command: list[str], *, ranks: int = 2) -> None:
-    """Run `command` once a rank, with the variables that torchrun sets, and wait for all of them."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    place = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]), "OMP_NUM_THREADS": "1"}
-    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, *command],
-            env=place | meeting | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(ranks)
-    ]
-    said = [process.communicate(timeout=300)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0] * ranks, "\n".join(said)
 
 
 @pytest.fixture(scope="module")
@@ -54,18 +28,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ends(root: Path) -> Ends:
     """How the attempts ended, of rank 0 and of rank 1."""
     return [json.loads((root / f"rank_{rank}.json").read_text()) for rank in range(2)]
-
-
-def bits(folder: Path) -> dict[str, bytes]:
-    return {name: tensor.numpy().tobytes() for name, tensor in load_checkpoint(folder).model.items()}
-
-
-def differences(folder: Path, other: Path) -> dict[str, float]:
-    """The largest difference of each number in the logs of two runs."""
-    pairs: list[tuple[dict[str, Any], dict[str, Any]]] = list(zip(read_log(folder), read_log(other), strict=True))
-    assert all(a.keys() == b.keys() and a["iteration"] == b["iteration"] for a, b in pairs)
-    numbers = ("lr", "loss", "grad_norm", "mean_iou", "pixels")
-    return {key: max(abs(a[key] - b[key]) for a, b in pairs if key in a) for key in numbers}
 
 
 def test_two_ranks_log_what_one_process_logs(root: Path) -> None:

@@ -1,5 +1,9 @@
 """A small model and loader for the tests of training: quick, with batch norm, dropout and everything else that has a state."""
 
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vistalib.train import TrainSettings
+from vistalib.train import TrainSettings, load_checkpoint, read_log
 
 CLASSES = 3
 
@@ -99,3 +103,36 @@ def flip_a_bit(path: Path, at: float = 0.5) -> None:
     data = bytearray(path.read_bytes())
     data[int(len(data) * at)] ^= 1
     path.write_bytes(bytes(data))
+
+
+def start_ranks(command: list[str], *, ranks: int = 2) -> None:
+    """Run `command` once a rank, with the variables that torchrun sets, and wait for all of them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]), "OMP_NUM_THREADS": "1"}
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, *command],
+            env=place | meeting | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(ranks)
+    ]
+    said = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * ranks, "\n".join(said)
+
+
+def bits(folder: Path) -> dict[str, bytes]:
+    return {name: tensor.numpy().tobytes() for name, tensor in load_checkpoint(folder).model.items()}
+
+
+def differences(folder: Path, other: Path) -> dict[str, float]:
+    """The largest difference of each number in the logs of two runs."""
+    pairs: list[tuple[dict[str, Any], dict[str, Any]]] = list(zip(read_log(folder), read_log(other), strict=True))
+    assert all(a.keys() == b.keys() and a["iteration"] == b["iteration"] for a, b in pairs)
+    numbers = ("lr", "loss", "grad_norm", "mean_iou", "pixels")
+    return {key: max(abs(a[key] - b[key]) for a, b in pairs if key in a) for key in numbers}

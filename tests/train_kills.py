@@ -81,4 +81,5 @@ def main(root: Path, every: int) -> None:
     print(kills, different)
 
 
-main(Path(sys.argv[1]), int(sys.argv[2]))
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

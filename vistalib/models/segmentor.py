@@ -89,6 +89,11 @@ class Segmentor(nn.Module):
         """Blocks of the backbone: what the layer-wise learning rate counts."""
         return self.backbone.num_layers
 
+    def units(self) -> list[nn.Module]:
+        """The parts whose weights a sharded run gathers one after the other: the blocks of the backbone, then the heads."""
+        blocks = [block for stage in self.backbone.stages for block in stage.blocks]  # type: ignore[union-attr]
+        return blocks + [head for head in (self.decode_head, self.auxiliary_head) if head is not None]
+
     def layer_ids(self) -> dict[str, int]:
         """The depth of each parameter for layer-wise learning-rate decay: stem 0, blocks 1..num_layers, heads one more."""
         ids = {f"backbone.{name}": depth for name, depth in self.backbone.layer_ids().items()}

@@ -1,10 +1,13 @@
 """Several processes ("ranks") as one run: how they meet, agree and share the work. One process alone pays nothing.
 
 Under `torchrun` every rank holds the whole model, takes its slice of each global batch and averages its gradients with the
-others' (`DistributedDataParallel`), so that a step is the same for any number of ranks. Rank 0 alone writes, logs and prints.
+others' (`DistributedDataParallel`), so that a step is the same for any number of ranks; or it holds a part (see `sharding`).
+Rank 0 alone logs and prints.
 """
 
 import os
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -29,11 +32,38 @@ def process_group(device: str) -> Iterator[str]:
     if device.startswith("cuda"):
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         torch.cuda.set_device(device)
-        dist.init_process_group("cpu:gloo,cuda:nccl", device_id=torch.device(device))
+        dist.init_process_group("cpu:gloo,cuda:nccl", device_id=torch.device(device), **_meeting_place())
     else:
-        dist.init_process_group("gloo")
+        dist.init_process_group("gloo", **_meeting_place())
     yield device
     dist.destroy_process_group()  # not after an error: the other ranks would have to take part, and may hang elsewhere
+
+
+def _meeting_place() -> dict[str, Any]:
+    """Where the ranks of this attempt meet, as `init_process_group` takes it: what earlier attempts wrote is not seen there.
+
+    The store of `torchrun` outlives a restart, and with it the addresses of the dead, which gloo would call (torch 2.13). Nor
+    does every node count restarts alike. So rank 0 answers each rank by a name that this alone has made up, until it is heard.
+    """
+    from torch.distributed.rendezvous import rendezvous
+
+    store, own, ranks = next(rendezvous("env://"))
+    name = uuid.uuid4().hex
+    if own > 0:
+        store.set(f"here/{own}", name)
+        place = store.get(f"answer/{name}").decode()  # waits for it
+        store.set(f"heard/{place}/{own}", "")
+    else:
+        place, until = name, time.monotonic() + store.timeout.total_seconds()
+        for other in range(1, ranks):
+            while not store.check([f"heard/{place}/{other}"]):
+                if store.check([f"here/{other}"]):  # of this attempt, or still of one before
+                    store.set(f"answer/{store.get(f'here/{other}').decode()}", place)
+                if time.monotonic() > until:
+                    raise TimeoutError(f"rank {other} of {ranks} did not come; see why in its own output, and start all again")
+                time.sleep(0.01)
+    corner = dist.PrefixStore(place, store)  # type: ignore[attr-defined]  # torch's stubs do not name it
+    return {"store": corner, "rank": own, "world_size": ranks}
 
 
 def world_size() -> int:

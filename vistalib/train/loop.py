@@ -7,6 +7,7 @@ on the same CPU, with the same threads and versions, ends in the same bits as on
 """
 
 import json
+import shutil
 import sys
 import time
 import warnings
@@ -24,17 +25,18 @@ import vistalib
 from vistalib.progress import progress
 from vistalib.provenance import peak_memory_mb
 from vistalib.train import checkpoint as store
-from vistalib.train.distributed import any_rank, barrier, by_first, rank, share_buffers
+from vistalib.train.distributed import any_rank, barrier, by_first, rank, share_buffers, world_size
 from vistalib.train.guard import FiniteGuard, Interrupted, StopSignals, run_lock
 from vistalib.train.log import NAME as LOG
 from vistalib.train.log import JsonLog, Line, Window
 from vistalib.train.precision import float32_products
 from vistalib.train.schedule import learning_rate
 from vistalib.train.settings import TrainSettings
+from vistalib.train.sharding import gather, is_sharded, part_of, read_parts, shard, whole, write_parts
 from vistalib.train.step import Batch, Stepper, check_statistics, freeze, make_optimizer, train_mode
 
 # Settings that a resumed run need not share: how often it is written down, and how the machine it moved to computes.
-MAY_CHANGE = ("log_every", "checkpoint_every", "evaluate_every", "keep", "accumulate", "compile", "cuda_graphs")
+MAY_CHANGE = ("log_every", "checkpoint_every", "evaluate_every", "keep", "accumulate", "compile", "cuda_graphs", "shard")
 Evaluate = Callable[[Any], Mapping[str, Any]]
 
 
@@ -81,7 +83,8 @@ def fit(
     mode, by every rank, and must give all of them the same. With `settings.ema_decay` it sees the averaged weights, and these
     are what the model has in the end. `on_log` sees each line of the log. `about` (plain values: the
     model's name, its classes) goes into every checkpoint's state. `resume=True` goes on from the newest whole checkpoint, or
-    begins where there is none.
+    begins where there is none. With `settings.shard` and several ranks, `model` holds its weights only in `evaluate` and after
+    the call: what is trained is its twin (see `sharding`).
 
     SIGTERM and SIGINT write a checkpoint after the current step and raise `Interrupted` (exit status 75). Raises
     `NonFiniteLoss` when the loss or its gradient is not finite; `ValueError` for a folder that holds a run already or is in
@@ -95,11 +98,12 @@ def fit(
     with ExitStack() as held, StopSignals() as signals:
         by_first(lambda: _claim(held, folder, resume))
         freeze(model.to(device), settings)
-        optimizer = make_optimizer(model, settings)
-        found = _restore(folder / store.CHECKPOINTS, model, optimizer, settings)
-        check_statistics(model, settings)
         train_mode(model, settings)
-        step = Stepper(model, optimizer, settings, FiniteGuard(device))
+        trained = shard(model) if settings.shard and world_size() > 1 else model
+        optimizer = make_optimizer(trained, settings)
+        found = _restore(folder / store.CHECKPOINTS, trained, optimizer, settings)
+        check_statistics(trained, settings)
+        step = Stepper(trained, optimizer, settings, FiniteGuard(device))
         step.average.swap()  # a checkpoint's model has the averaged weights
         if found.scaler:
             step.scaler.load_state_dict(found.scaler)
@@ -138,6 +142,11 @@ class _Run:
     since: float = field(default_factory=time.monotonic)  # the moment of the last line of the log
     waited: float = 0.0  # seconds of data loading since then
     steps: int = 0
+
+    @property
+    def trained(self) -> nn.Module:
+        """The model, or its twin that is shared out among the ranks."""
+        return self.step.model
 
     @property
     def parent(self) -> Path:
@@ -196,18 +205,35 @@ class _Run:
             "about": self.about,
             "versions": {"vistalib": vistalib.__version__, "torch": torch.__version__, "python": sys.version.split()[0]},
         }
-        if rank() == 0:
-            self.wait_for_writing()
-            self.log.sync()
-            with self.step.average.in_place():
-                model = store.snapshot(self.model.state_dict())
-                optimizer = store.snapshot(store.optimizer_tensors(self.step.optimizer))
+        by_first(self.get_ready_to_write)
+        with self.step.average.in_place():
+            model, optimizer = self.trained.state_dict(), store.optimizer_tensors(self.step.optimizer)
+            sharded = is_sharded(self.trained)
+            if sharded:
+                parts = write_parts(self.parent, model | optimizer)
+            elif rank() == 0:
+                model, optimizer = store.snapshot(model), store.snapshot(optimizer)
+        if rank() == 0 and sharded:
+            shapes = [{name: tensor.shape for name, tensor in tensors.items()} for tensors in (model, optimizer)]
+            self.writing = self.pool.submit(self.join_checkpoint, done, parts, shapes, state)
+        elif rank() == 0:
             self.writing = self.pool.submit(self.write_checkpoint, done, model, optimizer, state)
         return self.parent / store.name_of(done)
+
+    def get_ready_to_write(self) -> None:
+        self.wait_for_writing()
+        self.log.sync()
 
     def write_checkpoint(self, done: int, model: store.Tensors, optimizer: store.Tensors, state: dict[str, Any]) -> None:
         store.save_checkpoint(self.parent, done, model=model, optimizer=optimizer, state=state)
         self.keep_best()
+
+    def join_checkpoint(self, done: int, parts: Path, shapes: list[dict[str, torch.Size]], state: dict[str, Any]) -> None:
+        try:
+            model, optimizer = (read_parts(parts, names) for names in shapes)
+            self.write_checkpoint(done, model, optimizer, state)
+        finally:
+            shutil.rmtree(parts, ignore_errors=True)
 
     def wait_for_writing(self) -> None:
         """Return once the checkpoint that was begun lies on the disk; raises what went wrong with it."""
@@ -228,10 +254,11 @@ class _Run:
         """Evaluate the weights that iteration `done`'s checkpoint holds; so a signal need not wait for the end of it."""
         assert self.evaluate is not None
         since = time.monotonic()
-        share_buffers(self.model)
+        share_buffers(self.trained)
         try:
-            with self.step.average.in_place(), self.signals.raising(self.parent / store.name_of(done)), torch.no_grad():
-                result = dict(self.evaluate(self.model.eval()))
+            interruptible = self.signals.raising(self.parent / store.name_of(done))
+            with self.step.average.in_place(), whole(self.model, self.trained) as model, torch.no_grad(), interruptible:
+                result = dict(self.evaluate(model.eval()))
         except Interrupted:
             self.wait_for_writing()  # what it says of the checkpoint must be true
             raise
@@ -259,6 +286,7 @@ class _Run:
 
     def result(self, seconds: float) -> FitResult:
         self.written()
+        gather(self.trained, into=self.model)
         best, best_mean_iou = self.best()
         evaluations = self.log.evaluations()
         last_mean_iou = evaluations[-1]["mean_iou"] if evaluations else None
@@ -309,12 +337,15 @@ def _restore(parent: Path, model: nn.Module, optimizer: torch.optim.Optimizer, s
         raise ValueError(
             f"{newest} must be resumed with its own settings: {'; '.join(changed)}; set them back, or choose a new folder"
         )
-    ours, theirs = ({name: tensor.shape for name, tensor in state.items()} for state in (model.state_dict(), found.model))
-    if different := [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]:
+    shapes, theirs = ({name: tensor.shape for name, tensor in state.items()} for state in (model.state_dict(), found.model))
+    if different := [name for name in {**shapes, **theirs} if shapes.get(name) != theirs.get(name)]:
         raise ValueError(
             f"{newest} is of another model: {len(different)} tensors differ in name or shape, first {different[0]}; "
             "build the model that the run began with, or choose a new folder"
         )
-    model.load_state_dict(found.model)
-    store.restore_optimizer(optimizer, found.optimizer)
+    ours = model.state_dict()
+    model.load_state_dict({name: part_of(value, like=ours[name]) for name, value in found.model.items()})
+    parameters = dict(model.named_parameters())
+    moments = {key: part_of(value, like=parameters[key.rpartition("/")[0]]) for key, value in found.optimizer.items()}
+    store.restore_optimizer(optimizer, moments)
     return _Found(found.state["iteration"], Window(found.state["window"]), found.state.get("scaler", {}))

@@ -31,6 +31,9 @@ class TrainSettings:
     the rest of the new weights, so that it looks about 1 / (1 - ema_decay) steps back (usual: 0.999 or more). It is what is
     evaluated, what a checkpoint's model holds, and what the model holds in the end; batch norm keeps its own running averages.
 
+    `shard` lets each of several ranks keep a part of the weights, gradients and moments (see `sharding`), for models that fill
+    a GPU; steps and checkpoints are those of a run without it, and one process alone has nothing to share out.
+
     A line is logged every `log_every` iterations; a checkpoint is written every
     `checkpoint_every`, before each evaluation and at the end, and the last `keep` are kept beside the best.
 
@@ -54,6 +57,7 @@ class TrainSettings:
     compile: bool = False
     cuda_graphs: bool = False
     ema_decay: float | None = None
+    shard: bool = False
     log_every: int = 50
     checkpoint_every: int = 1000
     evaluate_every: int = 8000
@@ -91,6 +95,7 @@ class TrainSettings:
             "None or between 0 and 1",
             "0.999",
         )
+        self._require("compile", not (self.compile and self.shard), "False where weights are sharded", "False")
         self._require("precision", self.precision in get_args(Precision), f"one of {', '.join(get_args(Precision))}", "fp32")
 
     def _require(self, name: str, holds: bool, rule: str, example: str) -> None:

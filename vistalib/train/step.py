@@ -18,6 +18,7 @@ from vistalib.train.guard import FiniteGuard
 from vistalib.train.precision import AUTOCAST, compute_capability, resolve_precision
 from vistalib.train.schedule import learning_rate
 from vistalib.train.settings import TrainSettings
+from vistalib.train.sharding import is_sharded, joined
 
 Batch = Mapping[str, Tensor]
 Losses = Callable[[Tensor, Tensor], dict[str, Tensor]]
@@ -26,8 +27,8 @@ Losses = Callable[[Tensor, Tensor], dict[str, Tensor]]
 class Stepper:
     """Takes the steps of a run; nothing in it waits for the device."""
 
-    def __init__(self, model: Any, optimizer: torch.optim.Optimizer, settings: TrainSettings, guard: FiniteGuard) -> None:
-        self.optimizer, self.settings, self.guard = optimizer, settings, guard
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, settings: TrainSettings, guard: FiniteGuard) -> None:
+        self.model, self.optimizer, self.settings, self.guard = model, optimizer, settings, guard
         self.device = guard.found.device
         self.precision = resolve_precision(settings.precision, compute_capability(self.device))
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
@@ -52,7 +53,7 @@ class Stepper:
         loss = torch.stack([value for name, value in values.items() if "loss" in name]).sum()
         self.scaler.unscale_(self.optimizer)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = get_total_norm([parameter.grad for parameter in parameters])
+        norm = joined(get_total_norm([parameter.grad for parameter in parameters]))
         if settings.clip_norm is not None:
             clip_grads_with_norm_(parameters, settings.clip_norm, norm)
         finite = torch.isfinite(norm)
@@ -110,6 +111,8 @@ class _Loss(nn.Module):
 def _losses(model: Any, settings: TrainSettings, device: torch.device) -> Losses:
     """`model.loss`, compiled where the settings say so, with gradients averaged over the ranks where there are several."""
     losses: Any = model.loss
+    if is_sharded(model):
+        return losses  # type: ignore[no-any-return]  # it averages by itself
     if settings.compile:
         losses = torch.compile(_Loss(model))
     if world_size() > 1:
