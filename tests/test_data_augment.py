@@ -132,3 +132,22 @@ def test_flip_mirrors_image_and_label_together():
 def test_settings_out_of_range_are_refused(wrong, rule):
     with pytest.raises(ValueError, match=rule):
         AugmentationSettings(**wrong)
+
+
+@pytest.mark.parametrize("limit", [0.75, 0.7, 0.1])
+@pytest.mark.parametrize("seed", range(40))
+def test_a_crop_is_mixed_as_its_histogram_says(seed: int, limit: float) -> None:
+    rng = np.random.default_rng(seed)
+    height, width = rng.integers(1, 80, 2)
+    shares = rng.dirichlet([0.3] * 5)
+    label = rng.choice(np.array([0, 1, 7, 18, 255], np.uint8), (height, width), p=shares)
+    label[::16, ::16] = rng.choice([3, 7, 255])  # those that are looked at first need not be like the others
+    counts = np.bincount(label.ravel(), minlength=256)[:255]
+    expected = counts.sum() > 0 and counts.max() / counts.sum() < limit
+    assert augment._is_mixed(label, limit) == expected
+
+
+@pytest.mark.parametrize("most", [6, 7, 8])
+def test_a_class_at_the_limit_is_too_much(most: int) -> None:
+    label = np.repeat(np.array([5, 9], np.uint8), [most, 10 - most])[None]
+    assert augment._is_mixed(label, 0.7) == (most < 7)

@@ -92,6 +92,13 @@ def test_recomputed_blocks_train_to_the_same_weights(streets: Roots, tmp_path: P
     assert all(torch.equal(value, kept[name]) for name, value in recomputed.items())
 
 
+@pytest.mark.parametrize("change", [{"batch_size": 1}, {"loss": LossSettings(dice_weight=1.0)}], ids=["batch", "loss"])
+def test_a_run_is_not_resumed_with_another_recipe(change: dict[str, Any], streets: Roots, tmp_path: Path) -> None:
+    run(tiny(1), streets, folder=tmp_path / "run", num_workers=0)
+    with pytest.raises(ValueError, match=f"must be resumed with its own recipe: {next(iter(change))} was"):
+        run(dataclasses.replace(tiny(2), **change), streets, folder=tmp_path / "run", num_workers=0, resume=True)
+
+
 def test_a_graph_of_recomputed_blocks_is_refused() -> None:
     settings = dataclasses.replace(tiny().settings, cuda_graphs=True)
     with pytest.raises(ValueError, match="cuda_graphs cannot record recompute_blocks"):

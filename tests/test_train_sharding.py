@@ -49,7 +49,7 @@ def apart(folder: Path, other: Path, *, without: tuple[str, ...] = ()) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["", "_accumulated", "_frozen", "_bf16", "_fp16"])
+@pytest.mark.parametrize("kind", ["", "_accumulated", "_frozen", "_bf16", "_fp16", "_averaged"])
 def test_shared_weights_take_the_steps_of_copied_ones(root: Path, kind: str) -> None:
     found = differences(root / f"copied{kind}", root / f"sharded{kind}")
     assert found["loss"] < 1e-6  # measured: 0
@@ -112,6 +112,13 @@ def test_a_killed_and_resumed_run_ends_in_the_same_bits(root: Path, ends: Ends) 
     assert [end["killed"] for end in ends] == ["Power: "] * 2
     assert bits(root / "killed") == bits(root / "sharded_norms")
     assert steady(read_log(root / "killed")) == steady(read_log(root / "sharded_norms"))
+
+
+@pytest.mark.slow
+def test_an_average_of_shared_weights_is_resumed_to_the_bit(root: Path, ends: Ends) -> None:
+    assert [end["killed_averaged"] for end in ends] == ["Power: "] * 2
+    assert bits(root / "killed_averaged") == bits(root / "sharded_averaged")
+    assert apart(root / "sharded_averaged", root / "sharded_accumulated") > 1e-3  # which takes the same steps
 
 
 @pytest.mark.slow

@@ -119,6 +119,7 @@ def main(root: Path) -> None:
             "_frozen": {"frozen": ("stem", "body.0")},
             "_bf16": {"precision": "bf16"},
             "_fp16": {"precision": "fp16"},
+            "_averaged": {"ema_decay": 0.5},
         }.items():
             length = {"iterations": 6} if changes else {}
             ends[f"copied{name}"] = train(root / f"copied{name}", parts(), **changes, **length)
@@ -128,6 +129,9 @@ def main(root: Path) -> None:
             ends[f"{kind}_double"] = train(root / f"{kind}_double", parts().double(), Double(), shard=shared)
         ends["killed"] = train(root / "killed", parts(norms=True), Slices(7, fail), shard=True)
         ends["killed_plain"] = train(root / "killed_plain", parts(), Slices(7, fail), shard=True)
+        average = {"ema_decay": 0.5, "iterations": 6}
+        ends["killed_averaged"] = train(root / "killed_averaged", parts(), Slices(4, fail), shard=True, **average)
+        ends["resumed_averaged"] = train(root / "killed_averaged", parts(), resume=True, shard=True, **average)
         if rank() == 0:
             for name in ("to_one", "to_copies"):
                 shutil.copytree(root / "killed_plain", root / name)

@@ -137,12 +137,29 @@ def draw_crop(label: Pixels, crop: tuple[int, int], cat_max_ratio: float, rng: n
     box = _draw_box(label.shape, crop, rng)
     if cat_max_ratio < 1:
         for _ in range(CROP_RETRIES):
-            counts = cv2.calcHist([label[box]], [0], None, [256], [0, 256])  # (256, 1)
-            counts[IGNORE_INDEX] = 0
-            if np.count_nonzero(counts) > 1 and counts.max() / counts.sum() < cat_max_ratio:
+            if _is_mixed(label[box], cat_max_ratio):
                 break
             box = _draw_box(label.shape, crop, rng)
     return box
+
+
+def _is_mixed(label: Label, limit: float) -> bool:
+    """Whether every class of `label` (H, W) has less than `limit` (below 1) of its labelled pixels, and there are any.
+
+    A histogram takes long. Mostly two numbers tell: how many pixels are labelled, and how many are of the class that a few
+    pixels show most; every other class has at most the rest.
+    """
+    few = np.bincount(label[::16, ::16].ravel(), minlength=256)
+    few[IGNORE_INDEX] = 0
+    labelled = int(np.count_nonzero(label != IGNORE_INDEX))
+    most = int(np.count_nonzero(label == int(few.argmax())))
+    if labelled == 0 or most / labelled >= limit:
+        return False
+    if (labelled - most) / labelled < limit:
+        return True
+    counts = cv2.calcHist([label], [0], None, [256], [0, 256])  # (256, 1)
+    counts[IGNORE_INDEX] = 0
+    return int(counts.max()) / labelled < limit
 
 
 def _draw_box(shape: tuple[int, ...], crop: tuple[int, int], rng: np.random.RandomState) -> Box:

@@ -1,4 +1,4 @@
-"""What `own_recipe` has to know: what a folder holds, which model a checkpoint is of, and the recipe a run began with."""
+"""What `own_recipe` has to know: what a folder holds, and which model a checkpoint is of."""
 
 from pathlib import Path
 
@@ -8,13 +8,11 @@ from PIL import Image as PillowImage
 from vistalib.data import Folder
 from vistalib.data.folder import FolderLayout
 from vistalib.models.identify import describe, models_of
-from vistalib.models.weight_files import find_tensors, json_beside, model_file
+from vistalib.models.weight_files import find_tensors
 from vistalib.models.weights import under_our_names
 from vistalib.recipes.own import OwnData, OwnStart
-from vistalib.recipes.recipe import Recipe
 from vistalib.recipes.run import same_classes
 from vistalib.recipes.start import find_start
-from vistalib.train.checkpoint import CHECKPOINTS, INDEX
 
 TRAINING, VALIDATION = ("train", "training"), ("val", "validation", "valid")  # names of splits, in order of preference
 MOST_SIZES = 200  # images whose size is looked up
@@ -55,18 +53,6 @@ def look_at_checkpoint(source: str | Path) -> OwnStart:
             "give another checkpoint"
         )
     return OwnStart(str(source), names[0], start.classes, start.made_by)
-
-
-def recipe_of_run(folder: str | Path) -> Recipe | None:
-    """The recipe that the run in `folder` began with, as its last checkpoint has it; None where there is no checkpoint."""
-    folder = Path(folder)
-    if not (folder / CHECKPOINTS / INDEX).is_file():
-        return None
-    about = json_beside(model_file(folder), "state.json").get("about", {})
-    try:
-        return Recipe.from_json(about["recipe"]) if "recipe" in about else None
-    except TypeError as error:
-        raise ValueError(f"the recipe of {folder} must be one that this version knows, got: {error}; get newer code") from error
 
 
 def image_size(path: Path) -> tuple[int, int]:

@@ -28,8 +28,11 @@ from vistalib.models import (
 )
 from vistalib.provenance import provenance
 from vistalib.recipes.recipe import Dataset, Recipe, Roots
-from vistalib.recipes.start import find_start, load_start
+from vistalib.recipes.start import find_start, load_start, recipe_of_run
 from vistalib.train import FitResult, by_first, fit, process_group, rank, world_size
+
+# Of a recipe, beside its settings, what a resumed run must share with the one that began.
+DECIDES_WEIGHTS = ("model", "num_classes", "train", "augmentation", "batch_size", "class_temperature", "loss")
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ def run(
     folder = Path(folder)
     with process_group(device or usable_device()) as own:
         device = usable_device(own)
+        if resume:
+            by_first(lambda: _check_resumed(recipe, folder))
         parts = put_together(
             recipe,
             roots,
@@ -106,6 +111,19 @@ def run(
         if not evaluations:  # a finished run that was resumed: nothing was left to train
             evaluate(parts.model)
         return RunResult(parts.model, result, evaluations[-1], parts.load_report)
+
+
+def _check_resumed(recipe: Recipe, folder: Path) -> None:
+    """Refuse to go on with other images, draws or losses than the run in `folder` began with; `fit` looks at the settings."""
+    before = recipe_of_run(folder)
+    if before is None:
+        return
+    pairs = [(name, getattr(before, name), getattr(recipe, name)) for name in DECIDES_WEIGHTS]
+    changed = [f"{name} was {then!r}, now {now!r}" for name, then, now in pairs if then != now]
+    if changed:
+        raise ValueError(
+            f"{folder} must be resumed with its own recipe: {'; '.join(changed)}; set them back, or choose a new folder"
+        )
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a run starts from: the weights of another run, of a released checkpoint, or of any file."""
+"""What a run starts from: the weights of another run, of a released checkpoint, or of any file; and what one goes on with."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,10 @@ from typing import Any
 from vistalib.models import RELEASED_FILES, LoadReport, Segmentor, load_weights, locate, read_weights
 from vistalib.models.config import config_beside
 from vistalib.models.fetch import CONFIG
+from vistalib.models.weight_files import json_beside, model_file
+from vistalib.recipes.recipe import Recipe
 from vistalib.train import load_checkpoint
+from vistalib.train.checkpoint import CHECKPOINTS, INDEX
 
 
 @dataclass(frozen=True)
@@ -37,3 +40,15 @@ def load_start(model: Segmentor, start: Start, classes: tuple[str, ...]) -> Load
     """Load what fits into `model`; outputs that stand for `classes` take the rows of the classes whose names they share."""
     by_name = model.num_classes == len(classes) and set(classes) & set(start.classes)
     return load_weights(model, start.weights, classes=classes if by_name else None, their_classes=start.classes)
+
+
+def recipe_of_run(folder: str | Path) -> Recipe | None:
+    """The recipe that the run in `folder` began with, as its last checkpoint has it; None where there is no checkpoint."""
+    folder = Path(folder)
+    if not (folder / CHECKPOINTS / INDEX).is_file():
+        return None
+    about = json_beside(model_file(folder), "state.json").get("about", {})
+    try:
+        return Recipe.from_json(about["recipe"]) if "recipe" in about else None
+    except TypeError as error:
+        raise ValueError(f"the recipe of {folder} must be one that this version knows, got: {error}; get newer code") from error
