@@ -133,8 +133,6 @@ def compare(
     targets = kept[0].targets()  # (n, C)
     if not targets.any():
         raise ValueError("a comparison needs labelled pixels, got images without any; check the split")
-    if not targets.any():
-        raise ValueError("a comparison needs labelled pixels, got images without any; check the split")
     hits = [one.hits().astype(np.float64) for one in kept]
     unions = [targets + one.predictions() - hit for one, hit in zip(kept, hits, strict=True)]
     cut = len(sides[0])
