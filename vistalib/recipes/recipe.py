@@ -6,7 +6,7 @@ line overrides any of them, and the run's folder keeps it as JSON.
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -16,6 +16,7 @@ from vistalib.models import LossSettings
 from vistalib.train import TrainSettings
 
 Dataset = Vistas | Cityscapes | Folder
+RELEASED_LOSS = LossSettings()
 DEFAULT_SPLITS: dict[Kind, tuple[str, str]] = {  # training, validation
     "vistas": ("training", "validation"),
     "cityscapes": ("train", "val"),
@@ -100,7 +101,7 @@ class Recipe:
     """Draw images by class, rare classes more often, the more so the lower it is (DAFormer: 0.01); None: each once an epoch."""
     recompute_blocks: bool = False
     """Compute each block of the backbone again in the backward pass, instead of keeping what is in it: saves memory."""
-    loss: LossSettings = field(default_factory=LossSettings)
+    loss: LossSettings = RELEASED_LOSS
     """Choices of the loss for one's own data; the released one without."""
     starts_from: str | None = None
     """Name of the recipe or backbone whose weights this one begins with; give their file or run with --from."""
