@@ -10,6 +10,7 @@ Letters: N images, C channels that go in, O that come out, k x k window, H x W p
 
 import warnings
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -79,8 +80,12 @@ class _Coarse:
         self.x, self.window, self.height = x, weight.shape[-1], size[0]
         self.taps = weight.permute(2, 3, 0, 1).flatten(1, 2).mT  # (k, C, k*O)
         self.rows = _resized_windows(x.shape[2], size[0], self.window, x)  # (H, h, k)
-        columns = _resized_windows(x.shape[3], size[1], self.window, x).flatten(1)
-        self.columns, self.columns_back = _sparse(columns), _sparse(columns.T)  # (W, w*k), (w*k, W)
+        self.columns = _sparse(_resized_windows(x.shape[3], size[1], self.window, x).flatten(1))  # (W, w*k)
+
+    @cached_property
+    def columns_back(self) -> Tensor:
+        """The transpose of `columns`, (w*k, W), which only a backward pass needs."""
+        return _sparse(self.columns.to_dense().T)
 
     def part(self, first: int, height: int) -> Tensor:
         """What the rows first .. first + B - 1 of the convolution are made of before columns are resized: (N*B, w*k, O)."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vistalib.data.loader import AHEAD
 from vistalib.evaluate import evaluate_dataset
-from vistalib.files import write_json
+from vistalib.evaluate.evaluation import RUN_FILE
 from vistalib.recipes.recipe import Dataset, Recipe
 from vistalib.recipes.run import Parts, scores
 from vistalib.train import Interrupted, by_first, fit, rank, world_size
@@ -64,7 +64,7 @@ def measure(recipe: Recipe, parts: Parts, folder: Path, device: str, *, seconds:
         scored = evaluate_dataset(trained, few, scale=scale, device=device, progress=False)
         few.began.append(time.perf_counter())
         if rank() == 0:
-            write_json(folder / "evaluation.json", scored.to_json())
+            scored.save(folder / RUN_FILE)
         return scores(scored)
 
     settings = replace(

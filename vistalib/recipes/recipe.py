@@ -13,10 +13,10 @@ from typing import Any, Literal, Self
 from vistalib.data import AugmentationSettings, Cityscapes, Folder, Vistas
 from vistalib.data.layout import Kind
 from vistalib.models import LossSettings
+from vistalib.models.loss import RELEASED
 from vistalib.train import TrainSettings
 
 Dataset = Vistas | Cityscapes | Folder
-RELEASED_LOSS = LossSettings()
 DEFAULT_SPLITS: dict[Kind, tuple[str, str]] = {  # training, validation
     "vistas": ("training", "validation"),
     "cityscapes": ("train", "val"),
@@ -101,7 +101,7 @@ class Recipe:
     """Draw images by class, rare classes more often, the more so the lower it is (DAFormer: 0.01); None: each once an epoch."""
     recompute_blocks: bool = False
     """Compute each block of the backbone again in the backward pass, instead of keeping what is in it: saves memory."""
-    loss: LossSettings = RELEASED_LOSS
+    loss: LossSettings = RELEASED
     """Choices of the loss for one's own data; the released one without."""
     starts_from: str | None = None
     """Name of the recipe or backbone whose weights this one begins with; give their file or run with --from."""

@@ -16,6 +16,7 @@ import torch
 
 from vistalib.data import Augmentation, InMemory, Prepared, StreetDataset, TrainLoader, class_balance, class_pixels
 from vistalib.evaluate import Evaluation, evaluate_dataset
+from vistalib.evaluate.evaluation import RUN_FILE
 from vistalib.models import (
     LoadReport,
     LossSettings,
@@ -94,7 +95,7 @@ def run(
         def evaluate(trained: torch.nn.Module) -> dict[str, Any]:
             evaluations.append(evaluate_dataset(trained, parts.validation_data, scale=recipe.evaluation_scale, device=device))
             if rank() == 0:
-                evaluations[-1].save(folder / "evaluation.json")
+                evaluations[-1].save(folder / RUN_FILE)
             return scores(evaluations[-1])
 
         result = fit(
