@@ -10,7 +10,7 @@ from vistalib.files import read_json
 from vistalib.recipes.demo import DemoSettings, run_demo
 from vistalib.viz import write_report
 
-SETTINGS = DemoSettings(vistas=(3, 1), cityscapes=(2, 2), shrink=1000)
+SETTINGS = DemoSettings(vistas=(3, 1), cityscapes=(2, 2), iterations=(2, 2), enlarge=2)
 
 
 @pytest.fixture(scope="module")

@@ -46,15 +46,24 @@ class DemoSettings:
     """Images drawn for training and validation in the Vistas layout."""
     cityscapes: tuple[int, int] = (12, 32)
     """Images drawn for training and validation in the Cityscapes layout."""
-    shrink: int = 1
-    """Divide every number of iterations by this, to try the machinery."""
+    iterations: tuple[int, int] = (small.PRETRAIN, small.FINETUNE)
+    """Iterations of the two stages; 2 2 tries the machinery."""
+    enlarge: int = 1
+    """Multiply the sides of images and crops by this; at 4 the streets are as large as they were drawn."""
 
     def __post_init__(self) -> None:
-        if self.seed < 0 or min(*self.vistas, *self.cityscapes, self.shrink) < 1:
+        counts = (*self.vistas, *self.cityscapes, *self.iterations)
+        if self.seed < 0 or min(counts) < 1 or not 1 <= self.enlarge <= 4:
             raise ValueError(
-                f"vistas, cityscapes and shrink must be at least 1 and seed at least 0, got vistas={self.vistas}, "
-                f"cityscapes={self.cityscapes}, shrink={self.shrink}, seed={self.seed}; the defaults are {DemoSettings()}"
+                "vistas, cityscapes and iterations must be at least 1, enlarge from 1 to 4 and seed at least 0, "
+                f"got {self}; the defaults are {DemoSettings()}"
             )
+
+    @property
+    def scale(self) -> tuple[int, int]:
+        """(width, height) that an image is fitted into."""
+        width, height = small.TINY_SCALE
+        return width * self.enlarge, height * self.enlarge
 
 
 @dataclass(frozen=True)
@@ -102,13 +111,14 @@ def run_demo(folder: str | Path, settings: DemoSettings, *, data: str | Path | N
     with _timed(seconds, "multi-scale evaluation and check"), tempfile.TemporaryDirectory(dir=folder) as scratch:
         predictions = Path(scratch) / "predictions"
         multi = {
-            "finetune": _multi_scale(results["finetune"].model, validation, export=predictions),
-            "scratch_total": _multi_scale(results["scratch_total"].model, validation),
+            "finetune": _multi_scale(results["finetune"].model, validation, settings.scale, export=predictions),
+            "scratch_total": _multi_scale(results["scratch_total"].model, validation, settings.scale),
         }
         check = scripts_check(multi["finetune"], predictions, root / "gtFine" / "val")
     with _timed(seconds, "pictures"):
-        _save_examples(folder, validation, {name: result.model for name, result in results.items() if name != "pretrain"})
-        pattern = sampling_pattern(results["finetune"].model, validation, scale=small.TINY_SCALE)
+        compared = {name: result.model for name, result in results.items() if name != "pretrain"}
+        _save_examples(folder, validation, compared, settings.scale)
+        pattern = sampling_pattern(results["finetune"].model, validation, scale=settings.scale)
         _save_arrays(folder / "sampling.npz", pattern)
     record = {
         "facts": facts,
@@ -138,7 +148,7 @@ def draw_streets(root: Path, settings: DemoSettings) -> Roots:
 
 
 def _stages(settings: DemoSettings) -> list[_Stage]:
-    first, second = (max(2, iterations // settings.shrink) for iterations in (small.PRETRAIN, small.FINETUNE))
+    first, second = settings.iterations
 
     def lasting(iterations: int, recipe: Recipe) -> Recipe:
         schedule = dataclasses.replace(
@@ -148,7 +158,11 @@ def _stages(settings: DemoSettings) -> list[_Stage]:
             evaluate_every=iterations,
             seed=settings.seed,
         )
-        return dataclasses.replace(recipe, settings=schedule)
+        height, width = recipe.augmentation.crop
+        augmentation = dataclasses.replace(
+            recipe.augmentation, scale=settings.scale, crop=(height * settings.enlarge, width * settings.enlarge)
+        )
+        return dataclasses.replace(recipe, settings=schedule, augmentation=augmentation, evaluation_scale=settings.scale)
 
     return [
         _Stage("pretrain", "Pretrained on Vistas streets", lasting(first, small.pretrain())),
@@ -181,17 +195,17 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     seconds[name] = time.monotonic() - began
 
 
-def _multi_scale(model: Segmentor, validation: Cityscapes, export: Path | None = None) -> Evaluation:
-    return evaluate_dataset(model, validation, scale=small.TINY_SCALE, scales=MULTI_SCALES, flip=True, export=export)
+def _multi_scale(model: Segmentor, validation: Cityscapes, scale: tuple[int, int], export: Path | None = None) -> Evaluation:
+    return evaluate_dataset(model, validation, scale=scale, scales=MULTI_SCALES, flip=True, export=export)
 
 
-def _save_examples(folder: Path, validation: Cityscapes, models: dict[str, Segmentor]) -> None:
+def _save_examples(folder: Path, validation: Cityscapes, models: dict[str, Segmentor], scale: tuple[int, int]) -> None:
     chosen = np.linspace(0, len(validation) - 1, min(EXAMPLES, len(validation))).round().astype(int)
     pairs = [validation.read(int(i)) for i in chosen]
     images, targets = np.stack([image for image, _ in pairs]), np.stack([target for _, target in pairs])
     arrays: dict[str, np.ndarray[Any, Any]] = {"image": images, "target": targets}
     for name, model in models.items():
-        arrays[f"prediction_{name}"] = np.stack([predict_labels(model, image, scale=small.TINY_SCALE) for image in images])
+        arrays[f"prediction_{name}"] = np.stack([predict_labels(model, image, scale=scale) for image in images])
     _save_arrays(folder / "examples.npz", arrays)
 
 
