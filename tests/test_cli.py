@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import psutil
@@ -63,6 +64,11 @@ def wrong(own: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_comes_without_torch() -> None:
     code = "import sys, vistalib.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: pass\nprint('torch' in sys.modules)"
     assert run_python(code).splitlines()[-1] == "False"
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status("--version") == 0
+    assert capsys.readouterr().out == f"vistalib {version('vistalib')}\n"
 
 
 def test_the_help_of_the_demo_shows_the_defaults_it_runs_with(capsys: pytest.CaptureFixture[str]) -> None:

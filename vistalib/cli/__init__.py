@@ -1,7 +1,8 @@
 """The `vistalib` command: what the rooms do, behind one name, typed and checked by tyro.
 
 Exit status: 0 done, 1 failed (one message says what and how to repair it), 2 wrong usage, 75 a training was interrupted and
-has written a checkpoint, 130 anything else was interrupted. VISTALIB_TRACEBACK=1 shows where a failure came from.
+has written a checkpoint, 130 anything else was interrupted. VISTALIB_TRACEBACK=1 shows where a failure came from;
+`vistalib --version` says which version this is.
 """
 
 import os
@@ -10,6 +11,8 @@ import warnings
 from collections.abc import Sequence
 
 import tyro
+
+from vistalib import __version__
 
 # Each registers its commands; `vistalib --help` lists them in this order.
 from vistalib.cli import train, evaluate, compare, reproduce, predict, models, convert, export, data, bench, kernels, doctor  # noqa: F401  # isort: skip
@@ -24,7 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     warnings.formatwarning = lambda message, *_, **__: f"vistalib: {message}\n"  # a sentence for users, without a line of code
     try:
-        if arguments[:1] == ["demo"]:
+        if arguments == ["--version"]:
+            print(f"vistalib {__version__}")
+        elif arguments[:1] == ["demo"]:
             demo_command(arguments[1:])
         elif arguments[:1] == ["train"] and (len(arguments) > 2 or "=" in "".join(arguments)):  # `train --data=FOLDER`, too
             train_command(arguments[1:])

@@ -50,14 +50,15 @@ def predict(
     print(f"model: {source}{'' if model else ', the newest run here'}; {len(trained.classes)} classes, {labeller.mode()}")
     done, failed = list["Labelled"](), dict[str, str]()
     for number, photograph in enumerate(found, 1):
-        before = f"[{number}/{len(found)}] {photograph.path}"
+        # Said before, since a large photograph takes a while; a video shows its own progress.
+        print(f"[{number}/{len(found)}] {photograph.path}: ", end="\n" if photograph.is_video else "", flush=True)
         try:
             done.append(labeller.label(photograph))
         except ValueError as error:
             failed[str(photograph.path)] = str(error)
-            print(f"{before}: cannot be labelled", flush=True)
+            print("cannot be labelled", flush=True)
         else:
-            print(f"{before}: {_facts(done[-1])}", flush=True)
+            print(_facts(done[-1]), flush=True)
     if done:
         print(f"\n{_table(done, labeller.names)}\n\nThe results lie in {out.resolve()}")
     if json is not None:
