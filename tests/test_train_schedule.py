@@ -37,6 +37,12 @@ def test_rate_falls_to_the_least() -> None:
     assert learning_rate(99, dataclasses.replace(BASE, min_lr=1e-4)) == pytest.approx(1e-4 + 0.9e-3 * 0.01)
 
 
+def test_a_group_falls_from_a_rate_of_its_own_to_the_least_that_all_share() -> None:
+    settings = dataclasses.replace(BASE, min_lr=1e-4)
+    assert learning_rate(99, settings, 0.5) == pytest.approx(1e-4 + 0.4e-3 * 0.01)
+    assert learning_rate(0, dataclasses.replace(BASE, warmup_iters=0), 0.94) == 1e-3 * 0.94
+
+
 def test_without_warm_up_the_first_rate_is_the_peak() -> None:
     assert learning_rate(0, dataclasses.replace(BASE, warmup_iters=0)) == 1e-3
 

@@ -45,9 +45,8 @@ class Stepper:
         """
         settings = self.settings
         torch.manual_seed(step_seed(settings.seed, iteration, rank()))
-        rate = learning_rate(iteration, settings)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["lr_scale"]
+            group["lr"] = learning_rate(iteration, settings, group["lr_scale"])
         parts = self._gradients(batch)
         values = {name: torch.stack([part[name].detach() for part in parts]).mean(0) for name in parts[0]}
         loss = torch.stack([value for name, value in values.items() if "loss" in name]).sum()
