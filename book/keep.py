@@ -1,11 +1,12 @@
 """Keep what was measured for the book: records, curves and a few small pictures go to `book/results`.
 
     python book/keep.py demo demo                 # one demo
-    python book/keep.py demo demo0 demo1 demo2    # the first as the record, all of them for what other seeds say
+    python book/keep.py seeds larger big0 big1    # what several demos that differ in their seed say, as the record `larger`
     python book/keep.py run camvid runs/mine      # one training, as the record `camvid`
 
 Of a demo: `demo.json` and, in `demo_parts`: `curves.json` (the log of every run), `example_<n>.jpg`, `example_<n>_<map>.png`
-(truth and predictions as palette PNGs of training ids) and `sampling.npz`; of several demos also `demo_seeds.json`. Of a
+(truth and predictions as palette PNGs of training ids) and `sampling.npz`. Of several: their scores, by class too, the gains,
+and the logs. Of a
 training: its recipe, machine, classes, evaluation and log, without the weights or any image. Chapters and pages read them.
 """
 
@@ -33,9 +34,13 @@ def main() -> int:
     """Read the folders and write what the book needs."""
     parser = argparse.ArgumentParser(description="Keep what was measured for the book.")
     kinds = parser.add_subparsers(required=True, metavar="KIND")
-    demo = kinds.add_parser("demo", help="a demo, or several that differ in their seed")
-    demo.add_argument("folders", type=Path, nargs="+", help="folders that `vistalib demo` wrote; the first is the record")
-    demo.set_defaults(keep=lambda given: keep_demos(given.folders))
+    demo = kinds.add_parser("demo", help="one demo")
+    demo.add_argument("folder", type=Path, help="the folder that `vistalib demo` wrote")
+    demo.set_defaults(keep=lambda given: keep_demo(read_demo(given.folder)))
+    seeds = kinds.add_parser("seeds", help="several demos that differ in their seed")
+    seeds.add_argument("name", help="the record's name")
+    seeds.add_argument("folders", type=Path, nargs="+", help="folders that `vistalib demo` wrote")
+    seeds.set_defaults(keep=lambda given: keep_seeds(given.name, [read_demo(folder) for folder in given.folders]))
     trained = kinds.add_parser("run", help="one training")
     trained.add_argument("name", help="the record's name")
     trained.add_argument("folder", type=Path, help="the folder that `vistalib train` wrote")
@@ -59,22 +64,23 @@ def keep_run(name: str, folder: Path) -> None:
     write_json(RESULTS / f"{name}.json", record | {"evaluation": read_json(folder / "evaluation.json"), "log": log})
 
 
-def keep_demos(folders: Sequence[Path]) -> None:
-    """Write the record of the first demo, and of several what their seeds say."""
-    demos = [read_demo(folder) for folder in folders]
-    seeds = compare_seeds([demo.record for demo in demos])
-    keep(demos[0])
-    if len(demos) > 1:
-        write_json(RESULTS / "demo_seeds.json", seeds)
+def keep_seeds(name: str, demos: Sequence[Demo]) -> None:
+    """Write what the seeds say, and the log of every run."""
+    curves = [curves_of(demo) for demo in demos]
+    write_json(RESULTS / f"{name}.json", compare_seeds([demo.record for demo in demos]) | {"curves": curves})
 
 
-def keep(demo: Demo) -> None:
+def curves_of(demo: Demo) -> dict[str, list[dict[str, Any]]]:
+    """The log of every run, without what depends on the machine."""
+    return {name: [{key: line[key] for key in LOGGED if key in line} for line in log] for name, log in demo.logs.items()}
+
+
+def keep_demo(demo: Demo) -> None:
     """Write the record, the curves and the pictures."""
     parts = RESULTS / "demo_parts"
     shutil.rmtree(parts, ignore_errors=True)
     write_json(RESULTS / "demo.json", demo.record)
-    curves = {name: [{key: line[key] for key in LOGGED if key in line} for line in log] for name, log in demo.logs.items()}
-    write_json(parts / "curves.json", curves)
+    write_json(parts / "curves.json", curves_of(demo))
     for number, image in enumerate(demo.examples["image"]):
         with replacing(parts / f"example_{number}.jpg") as path:
             Image.fromarray(image).save(path, quality=88, optimize=True)
@@ -96,12 +102,14 @@ def compare_seeds(records: Sequence[Record]) -> dict[str, Any]:
         {"seed": record["settings"]["seed"]}
         | {run["name"]: run["evaluations"][0]["mean_iou"] for run in record["runs"]}
         | {"multi_scale": {run["name"]: run["evaluations"][-1]["mean_iou"] for run in record["runs"] if run["evaluations"][1:]}}
+        | {"iou": {run["name"]: run["evaluations"][0]["iou"] for run in record["runs"]}}
         for record in records
     ]
     gains = [seed["finetune"] - max(seed["scratch"], seed["scratch_total"]) for seed in seeds]
     names = ("pretrain", "finetune", "scratch", "scratch_total")
     return {
         "facts": records[0]["facts"],
+        "settings": {key: value for key, value in records[0]["settings"].items() if key != "seed"},
         "seeds": seeds,
         "mean": {name: sum(seed[name] for seed in seeds) / len(seeds) for name in names},
         "spread": {name: max(seed[name] for seed in seeds) - min(seed[name] for seed in seeds) for name in names},

@@ -100,7 +100,10 @@ def test_role_quotes_a_number_and_warns_of_a_missing_one(tmp_path: Path, monkeyp
 
 
 def _demo(seed: int, commit: str = "abc", **scores: float) -> dict[str, Any]:
-    runs = [{"name": name, "evaluations": [{"mode": "single scale", "mean_iou": score}]} for name, score in scores.items()]
+    runs = [
+        {"name": name, "evaluations": [{"mode": "single scale", "mean_iou": score, "iou": {"sky": score}}]}
+        for name, score in scores.items()
+    ]
     return {"facts": {"commit": commit}, "settings": {"seed": seed}, "runs": runs}
 
 
@@ -118,6 +121,7 @@ def test_every_seed_is_compared_with_its_stronger_control(keep: ModuleType) -> N
     found = keep.compare_seeds([_demo(0, **SCORES), _demo(1, **other)])
     assert found["gains"] == [0.125, 0.25]
     assert found["mean_gain"] == 0.1875
+    assert [seed["iou"]["finetune"]["sky"] for seed in found["seeds"]] == [0.5, 0.75]
     assert found["spread"] == {"pretrain": 0.0, "finetune": 0.25, "scratch": 0.5, "scratch_total": 0.125}
 
 
