@@ -3,11 +3,13 @@
     python book/keep.py demo demo                 # one demo
     python book/keep.py seeds larger big0 big1    # what several demos that differ in their seed say, as the record `larger`
     python book/keep.py run camvid runs/mine      # one training, as the record `camvid`
+    python book/keep.py model streets big0/runs/finetune  # its weights, as `streets`; of drawn streets alone
 
 Of a demo: `demo.json` and, in `demo_parts`: `curves.json` (the log of every run), `example_<n>.jpg`, `example_<n>_<map>.png`
 (truth and predictions as palette PNGs of training ids) and `sampling.npz`. Of several: their scores, by class too, the gains,
 and the logs. Of a
-training: its recipe, machine, classes, evaluation and log, without the weights or any image. Chapters and pages read them.
+training: its recipe, machine, classes, evaluation and log, without the weights or any image. Of a model: `streets/`, as
+`vistalib.models.from_pretrained` opens it. Chapters and pages read them.
 """
 
 import argparse
@@ -23,10 +25,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vistalib.files import read_json, replacing, write_json
+from vistalib.models import save_pretrained
+from vistalib.recipes import open_model
 from vistalib.train import load_checkpoint
 from vistalib.viz.record import Demo, Record, read_demo, read_log
 
 RESULTS = Path(__file__).resolve().parent / "results"
+LARGEST = 10_000_000  # bytes of weights
 LOGGED = ("kind", "iteration", "loss", "lr", "mean_iou")  # of a log's line
 
 
@@ -45,6 +50,10 @@ def main() -> int:
     trained.add_argument("name", help="the record's name")
     trained.add_argument("folder", type=Path, help="the folder that `vistalib train` wrote")
     trained.set_defaults(keep=lambda given: keep_run(given.name, given.folder))
+    model = kinds.add_parser("model", help="a small trained model, of drawn streets alone")
+    model.add_argument("name", help="the folder's name")
+    model.add_argument("folder", type=Path, help="the run's folder")
+    model.set_defaults(keep=lambda given: keep_model(given.name, given.folder))
     arguments = parser.parse_args()
     try:
         arguments.keep(arguments)
@@ -62,6 +71,24 @@ def keep_run(name: str, folder: Path) -> None:
         {key: line[key] for key in (*LOGGED, "seconds", "memory_mb") if key in line} for line in read_log(folder / "log.jsonl")
     ]
     write_json(RESULTS / f"{name}.json", record | {"evaluation": read_json(folder / "evaluation.json"), "log": log})
+
+
+def keep_model(name: str, folder: Path) -> None:
+    """Write a run's weights with their card; `ValueError` for a file too large to be carried by every clone."""
+    trained, evaluation = open_model(folder, device="cpu"), read_json(folder / "evaluation.json")
+    size = sum(tensor.nbytes for tensor in trained.model.state_dict().values())
+    if size > LARGEST:
+        raise ValueError(f"a kept model must be below {LARGEST / 1e6:.0f} MB, got {size / 1e6:.1f} MB; keep a smaller one")
+    save_pretrained(
+        trained.model,
+        RESULTS / name,
+        classes=trained.classes,
+        colors=trained.colors.tolist(),
+        scale=trained.scale,
+        licence="mit",
+        datasets=("synthetic streets of vistalib",),
+        measured={"synthetic Cityscapes val, single scale": evaluation["mean_iou"]},
+    )
 
 
 def keep_seeds(name: str, demos: Sequence[Demo]) -> None:
