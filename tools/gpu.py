@@ -61,6 +61,7 @@ LARGEST = 16 << 20  # bytes of a record or log that is kept
 QUERY = "name,driver_version,clocks.sm,clocks.mem,clocks.max.sm,clocks.max.mem,power.limit,temperature.gpu"
 GPU_TESTS = ("tests/test_ops_devices.py", "tests/test_ops_registration.py", "tests/test_gpu.py")
 TOY_TESTS = ("tests/test_gpu.py",)
+PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "default")
 TARGETS = "targets.json"
 
 
@@ -136,8 +137,9 @@ def backends() -> list[Record]:
 def test(options: Options) -> Record:
     """The operator's tests on the GPU, then some of them under compute-sanitizer, if it works here."""
     tests = TOY_TESTS if options.dry_run else GPU_TESTS
-    arguments = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "default", "-m", "not slow"]
-    outcome = command([sys.executable, *arguments, *tests], options.out / "test.log", limit=options.budget().left)
+    outcome = command(
+        [sys.executable, *PYTEST, "-m", "not slow", *tests], options.out / "test.log", limit=options.budget().left
+    )
     result = {"tests": outcome, "sanitizer": sanitize(options), "backends": backends()}
     return result | ({"failed": f"the tests, see test.log: {outcome['last']}"} if outcome["status"] else {})
 
@@ -152,19 +154,7 @@ def sanitize(options: Options) -> Record:
     if probe["status"]:
         return {"skipped": f"it does not work on this machine: {probe['last']}"}
     found: Record = {}
-    pytest = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-W",
-        "default",
-        "tests/test_gpu.py",
-        "-k",
-        "tiny",
-    ]
+    pytest = [sys.executable, *PYTEST, "tests/test_gpu.py", "-k", "tiny"]
     for check in ("memcheck", "racecheck"):
         arguments = [tool, "--tool", check, "--error-exitcode", "9", *pytest]
         found[check] = command(arguments, options.out / f"{check}.log", limit=200)

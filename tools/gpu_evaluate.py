@@ -4,7 +4,6 @@ Files are read, images labelled, confusion matrices and instances counted, all a
 images of 1024x2048, and the time of 500 is that of one times 500: extrapolated. The weights are random, which changes no time.
 """
 
-import os
 import time
 
 import torch
@@ -27,7 +26,7 @@ def evaluate(options: Options) -> Record:
     """A row for single scale in bfloat16 and in TF32, and for multi-scale with flip in bfloat16."""
     device, size = options.device, TOY_SIZE if options.dry_run else SIZE
     root = options.out / "streets whole"
-    synthesize(root, "cityscapes", num_images=TOY_IMAGES if options.dry_run else IMAGES, size=size, workers=os.cpu_count())
+    synthesize(root, "cityscapes", num_images=TOY_IMAGES if options.dry_run else IMAGES, size=size, workers=options.drawers)
     few, many = Cityscapes(root, "train"), Cityscapes(root, "val")
     torch.manual_seed(0)
     model = create_model(TOY_MODEL if options.dry_run else MODEL, num_classes=CLASSES).to(device)

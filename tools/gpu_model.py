@@ -9,6 +9,7 @@ told in its row. Inference is of whole images.
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -84,8 +85,9 @@ class Bench:
             for variant in QUICK:
                 yield self.step(name, sizes.batch, variant=variant)
             yield self.step(name, self._largest(name), variant="channels last") | {"largest_that_fits": True}
-        for name in sizes.models:
-            for variant in COMPILED:
+        rehearsal = self.device.type == "cpu"  # in which compiling would take longer than all the rest
+        with torch.compiler.set_stance("force_eager" if rehearsal else "default"):
+            for name, variant in product(sizes.models, COMPILED):
                 if budget.left < COMPILING:
                     return
                 yield self.step(name, sizes.batch, variant=variant)

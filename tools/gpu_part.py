@@ -29,6 +29,11 @@ class Options:
         """Where it is measured."""
         return torch.device("cpu" if self.dry_run else "cuda")
 
+    @property
+    def drawers(self) -> int | None:
+        """Processes that draw streets: all cores, or as few as a rehearsal needs."""
+        return None if self.dry_run else os.cpu_count()
+
     def budget(self) -> "Budget":
         """The time of a part that begins now."""
         return Budget(60 * self.minutes)

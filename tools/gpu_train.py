@@ -35,7 +35,7 @@ AVERAGE = 0.999  # of the weights over steps
 PROBE, STARTING, AFTERWARDS = 15.0, 10.0, 60.0  # seconds
 EVALUATIONS = 5
 SHOWN = 6  # images on which labels and offsets are looked at
-STREETS = DemoSettings(vistas=(600, 2), cityscapes=(100, 50), enlarge=4)
+STREETS = DemoSettings(vistas=(400, 2), cityscapes=(100, 50), enlarge=4)
 TOY_STREETS = DemoSettings(vistas=(2, 1), cityscapes=(2, 2))
 SHARES = {"pretrain": 0.5, "finetune": 0.25, "small pretrain": 0.15, "small finetune": 0.1}  # of the time
 SMALL = "streets_small"  # folder of the small checkpoint
@@ -55,7 +55,7 @@ def train(options: Options) -> Record:
 def streets(options: Options) -> Record:
     """Pretrained on drawn streets in the Vistas layout, finetuned on those in the Cityscapes layout: T, then a small model."""
     budget, settings = options.budget(), TOY_STREETS if options.dry_run else STREETS
-    roots = draw_streets(options.out / "streets", settings, workers=os.cpu_count())
+    roots = draw_streets(options.out / "streets", settings, workers=options.drawers)
     seconds = budget.left - AFTERWARDS
     runs = {
         stage.name: attempt(partial(_stage, stage, roots, options, SHARES[stage.name] * seconds), options.device)
@@ -112,7 +112,7 @@ def trained(
     }
     if options.dry_run:
         recipe = toy(recipe)
-    foretold = estimate(recipe, roots, folder=folder, seconds=PROBE, **how)
+    foretold = estimate(recipe, roots, folder=folder, seconds=0.0 if options.dry_run else PROBE, **how)
     recipe = lasting(recipe, 2 if options.dry_run else iterations_within(budget.left - STARTING, foretold))
     began = time.perf_counter()
     result = run(recipe, roots, folder=folder, **how)
@@ -154,7 +154,8 @@ def lasting(recipe: Recipe, iterations: int) -> Recipe:
 def toy(recipe: Recipe) -> Recipe:
     """The recipe for a rehearsal: a tiny model on tiny images."""
     crops = AugmentationSettings(scale=(128, 64), crop=(64, 64))
-    return replace(recipe, model=TOY_MODEL, augmentation=crops, batch_size=2, evaluation_scale=(128, 64))
+    classes = recipe.num_classes and 19
+    return replace(recipe, model=TOY_MODEL, num_classes=classes, augmentation=crops, batch_size=2, evaluation_scale=(128, 64))
 
 
 def curve(log: Sequence[Line]) -> list[Record]:
