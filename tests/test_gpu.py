@@ -197,7 +197,7 @@ def test_a_rehearsed_training_is_scored_and_its_network_looked_at(rehearsal: dic
     for run in (rehearsal["train"], runs["finetune"]):
         assert len(run["offsets"]["layers"]) == 6  # blocks of the toy model
         assert 0.5 < run["labels"]["same_labels"] <= 1
-        assert run["multi_scale"]["mode"] == "multi-scale + flip"
+    assert rehearsal["train"]["multi_scale"]["mode"] == "multi-scale + flip"
     assert runs["finetune"]["recipe"]["starts_from"] == runs["pretrain"]["recipe"]["name"]
     assert runs["small finetune"]["checkpoint"]["bytes"] < 10e6
 

@@ -31,8 +31,13 @@ class Options:
 
     @property
     def drawers(self) -> int | None:
-        """Processes that draw streets: all cores, or as few as a rehearsal needs."""
-        return None if self.dry_run else os.cpu_count()
+        """Processes that draw streets: many, or as few as a rehearsal needs."""
+        return None if self.dry_run else self.readers
+
+    @property
+    def readers(self) -> int:
+        """Processes that decode images."""
+        return 0 if self.dry_run else min(12, os.cpu_count() or 1)
 
     def budget(self) -> "Budget":
         """The time of a part that begins now."""

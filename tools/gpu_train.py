@@ -5,7 +5,6 @@ time of training, that of evaluations left out, and then what only a trained net
 labels as float32 on a CPU, and how far the offsets reach.
 """
 
-import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -32,10 +31,10 @@ MODEL, TOY_MODEL = "upernet_internimage_t", "upernet_internimage_nano"
 SCRATCH, FINETUNE = 5e-4, 2e-4  # rates; the released 6e-5 starts from weights of ImageNet
 BATCH = 8  # of streets; photographs come sixteen at a time
 AVERAGE = 0.999  # of the weights over steps
-PROBE, STARTING, AFTERWARDS = 15.0, 10.0, 60.0  # seconds
+PROBE, STARTING, AFTERWARDS = 8.0, 10.0, 45.0  # seconds
 EVALUATIONS = 5
-SHOWN = 6  # images on which labels and offsets are looked at
-STREETS = DemoSettings(vistas=(400, 2), cityscapes=(100, 50), enlarge=4)
+SHOWN = 4  # images on which labels and offsets are looked at
+STREETS = DemoSettings(vistas=(400, 2), cityscapes=(100, 25), enlarge=4)
 TOY_STREETS = DemoSettings(vistas=(2, 1), cityscapes=(2, 2))
 SHARES = {"pretrain": 0.5, "finetune": 0.25, "small pretrain": 0.15, "small finetune": 0.1}  # of the time
 SMALL = "streets_small"  # folder of the small checkpoint
@@ -49,7 +48,7 @@ def train(options: Options) -> Record:
     chosen = own_recipe(look_at_folder(options.folder), None, this_machine(options.device.type), model=MODEL)
     recipe = from_random_weights(chosen, SCRATCH)
     result, record = trained(recipe, roots, options, "photographs", seconds=budget.left - AFTERWARDS)
-    return record | of_trained(result, recipe, roots, options)
+    return record | of_trained(result, recipe, roots, options) | {"multi_scale": multi_scale(result, recipe, roots, options)}
 
 
 def streets(options: Options) -> Record:
@@ -107,7 +106,7 @@ def trained(
     how: Record = {
         "start_from": start_from,
         "device": options.device.type,
-        "num_workers": 0 if options.dry_run else min(12, os.cpu_count() or 1),
+        "num_workers": options.readers,
         "in_memory": True,
     }
     if options.dry_run:
@@ -171,20 +170,30 @@ def curve(log: Sequence[Line]) -> list[Record]:
 
 
 def of_trained(result: RunResult, recipe: Recipe, roots: Roots, options: Options) -> Record:
-    """What only a trained network can show, each part by itself: the multi-scale score, the labels in bfloat16, the offsets."""
+    """What only a trained network can show: labels in bfloat16 against float32 on a CPU, and how far the offsets reach."""
     data, device = roots.open(recipe.validation), options.device
-    scale = toy(recipe).evaluation_scale if options.dry_run else recipe.evaluation_scale
     images = [data.read(int(i))[0] for i in np.linspace(0, len(data) - 1, min(SHOWN, len(data))).round()]
+    how: Record = {"scale": scale_of(recipe, options), "device": device}
+    return {
+        "labels": attempt(lambda: label_agreement(result.model, images, **how), device),
+        "offsets": attempt(lambda: offset_histograms(result.model, images, **how), device),
+    }
 
-    def multi_scale() -> Record:
-        scored = evaluate_dataset(result.model, data, scale=scale, scales=MULTI_SCALES, flip=True, device=device)
+
+def multi_scale(result: RunResult, recipe: Recipe, roots: Roots, options: Options) -> Record:
+    """The score at six scales, each with its mirror image."""
+    data, scale = roots.open(recipe.validation), scale_of(recipe, options)
+
+    def score() -> Record:
+        scored = evaluate_dataset(result.model, data, scale=scale, scales=MULTI_SCALES, flip=True, device=options.device)
         return {"mode": scored.mode, "mean_iou": scored.mean_iou, "images": scored.images, "seconds": scored.seconds}
 
-    return {
-        "labels": attempt(lambda: label_agreement(result.model, images, scale=scale, device=device), device),
-        "offsets": attempt(lambda: offset_histograms(result.model, images, scale=scale, device=device), device),
-        "multi_scale": attempt(multi_scale, device),
-    }
+    return attempt(score, options.device)
+
+
+def scale_of(recipe: Recipe, options: Options) -> tuple[int, int]:
+    """(width, height) that images are fitted into."""
+    return (toy(recipe) if options.dry_run else recipe).evaluation_scale
 
 
 def keep_small(result: RunResult, recipe: Recipe, roots: Roots, folder: Path) -> Record:
