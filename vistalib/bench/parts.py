@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.autograd import DeviceType
+from torch.autograd import DeviceType  # type: ignore[attr-defined]  # of torch
 from torch.profiler import ProfilerActivity, profile
 
 # The first line whose words an operator's name has any of. What is left are sums, copies and other passes over memory.
