@@ -19,6 +19,8 @@ from ops_helpers import Inputs, random_inputs, worst
 from torch import Tensor
 from train_helpers import Noise, settings, tiny
 
+from vistalib.bench.parts import by_part
+from vistalib.bench.timing import seconds
 from vistalib.bench.workload import Offsets, Workload, draw
 from vistalib.ops import dcnv3
 from vistalib.ops.definition import dcnv3_gradients
@@ -143,6 +145,15 @@ def test_a_training_as_a_graph_takes_the_steps_of_one_without(tmp_path: Path, pr
             assert first[key] == pytest.approx(second[key], rel=bound)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_profile_counts_the_time_of_kernels() -> None:
+    device = torch.device("cuda")
+    factor = torch.randn(8192, 8192, device=device)
+    torch.mm(factor, factor)
+    found = by_part(lambda: torch.mm(factor, factor), device)
+    assert found["products"] == pytest.approx(seconds(lambda: torch.mm(factor, factor), device), rel=0.3)
+
+
 def score_there(model: torch.nn.Module) -> dict[str, float]:
     image = next(Noise(batch_size=4).batches(10_000))["image"].cuda()
     return {"mean_iou": float(model(image).double().sigmoid().mean())}
@@ -185,6 +196,7 @@ def test_a_step_is_measured_by_every_operator_and_in_every_variant(rehearsal: di
     (largest,) = (row for row in rows if row.get("largest_that_fits"))
     assert largest["batch"] == 4
     assert rows[0]["parts"]["convolution"] > 0
+    assert rows[0]["host_parts"]["optimizer"] > 0
 
 
 @pytest.mark.slow

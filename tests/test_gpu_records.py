@@ -1,6 +1,7 @@
 """What tools/gpu.py makes of what a GPU said: counters, worst errors, histograms, curves, and the table of targets."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,36 @@ def test_the_refusal_of_counters_is_found() -> None:
     said = "==PROF== Connected\n==ERROR== ERR_NVGPUCTRPERM - The user does not have permission\n"
     assert gpu_counters.refused(said) == "==ERROR== ERR_NVGPUCTRPERM - The user does not have permission"
     assert gpu_counters.refused(NCU) is None
+
+
+def ncu_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, does: str) -> Options:
+    """A program of that name on the PATH, since machines with the real one are rare; the arguments of a part."""
+    program = tmp_path / "bin" / "ncu"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\n{does}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    return Options(tmp_path, False, None, 5.0)
+
+
+def test_a_machine_that_refuses_counters_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "==ERROR== ERR_NVGPUCTRPERM - The user does not have permission"
+    record = gpu_counters.counters(ncu_that(tmp_path, monkeypatch, f"echo '{said}'; exit 1"))
+    assert record == {"skipped": f"ncu cannot read counters on this machine: {said}"}
+
+
+def test_a_case_is_read_from_the_file_that_ncu_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "said").write_text(NCU)
+    writes = f'while [ $1 != --log-file ]; do shift; done; cp {tmp_path}/said "$2"'
+    options, case = ncu_that(tmp_path, monkeypatch, writes), gpu_counters.CASES[0]
+    row = gpu_counters.measured(gpu_counters.find_ncu() or "", case, options, Machine(4e12, {"float32": 6e13}))
+    assert (row["model"], row["direction"], row["dram_bytes"], len(row["kernels"])) == ("l", "forward", 61e6, 2)
+
+
+def test_a_case_that_ncu_could_not_profile_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ncu_that(tmp_path, monkeypatch, "echo 'no such driver'; exit 3")
+    row = gpu_counters.measured("ncu", gpu_counters.CASES[0], options, Machine(4e12, {"float32": 6e13}))
+    assert row["failed"] == "no such driver"
 
 
 def test_a_call_is_held_against_its_bytes_and_the_copy_of_the_machine() -> None:

@@ -15,13 +15,13 @@
 
 Several parts can be named at once. Each writes one small JSON file, and logs, into --out; it says what it left out and why, and
 takes no more than --minutes. It needs Python 3.11+, torch with CUDA, NumPy, OpenCV, Pillow, PyYAML and safetensors, and no
-network. `--dry-run` rehearses every part on a CPU at toy sizes. Where half an hour is all there is, this fits:
+network. `--dry-run` rehearses every part on a CPU at toy sizes. Where half an hour is all there is, in calls of ten minutes:
 
-    gpu.py build test agree counters --minutes 3
-    gpu.py bench-op inference evaluate --minutes 3
-    gpu.py bench-model --minutes 7
-    gpu.py train --folder DIR --minutes 7
-    gpu.py streets --minutes 5
+    gpu.py build test agree --minutes 4
+    gpu.py bench-op counters inference evaluate --minutes 2
+    gpu.py bench-model --minutes 6.5
+    gpu.py train --folder DIR --minutes 6.5
+    gpu.py streets --minutes 4.5
 """
 
 from __future__ import annotations
@@ -144,20 +144,20 @@ def test(options: Options) -> Record:
     return result | ({"failed": f"the tests, see test.log: {outcome['last']}"} if outcome["status"] else {})
 
 
-def sanitize(options: Options) -> Record:
+def sanitize(options: Options, budget: Budget) -> Record:
     """What compute-sanitizer says of a few tests; it is tried on one small allocation first, since many machines refuse it."""
     tool = shutil.which("compute-sanitizer")
     if tool is None or options.dry_run:
         return {"skipped": "compute-sanitizer is not on the PATH" if tool is None else "a rehearsal has no GPU"}
     tiny = [sys.executable, "-c", "import torch; torch.ones(8, device='cuda').sum().item()"]
-    probe = command([tool, "--error-exitcode", "9", *tiny], options.out / "sanitizer.log", limit=120)
+    probe = command([tool, "--error-exitcode", "9", *tiny], options.out / "sanitizer.log", limit=budget.left)
     if probe["status"]:
         return {"skipped": f"it does not work on this machine: {probe['last']}"}
     found: Record = {}
     pytest = [sys.executable, *PYTEST, "tests/test_gpu.py", "-k", "tiny"]
     for check in ("memcheck", "racecheck"):
         arguments = [tool, "--tool", check, "--error-exitcode", "9", *pytest]
-        found[check] = command(arguments, options.out / f"{check}.log", limit=200)
+        found[check] = command(arguments, options.out / f"{check}.log", limit=budget.left / 2)
     return found
 
 

@@ -74,7 +74,7 @@ def counters(options: Options) -> Record:
         if budget.left < ONE_CASE:
             left_out.append(" ".join(map(str, case)))
             continue
-        rows.append(_measured(tool, case, options, machine))
+        rows.append(measured(tool, case, options, machine))
     return {"machine": {"bytes_per_second": machine.bytes_per_second}, "rows": rows, "left_out_for_time": left_out}
 
 
@@ -89,7 +89,8 @@ def refused(said: str) -> str | None:
     return next((line.strip() for line in said.splitlines() if line.startswith("==ERROR==")), None)
 
 
-def _measured(tool: str, case: tuple[str, int, str, str, str], options: Options, machine: Machine) -> Record:
+def measured(tool: str, case: tuple[str, int, str, str, str], options: Options, machine: Machine) -> Record:
+    """One call under ncu: its kernels and what they took together, or why there are none."""
     words = list(map(str, case))
     table, log = options.out / f"ncu {' '.join(words)}.csv".replace(":", "-"), options.out / "ncu.log"
     how = ["--csv", "--page", "raw", "--print-units", "base", "--clock-control", "none", "--profile-from-start", "off"]

@@ -109,7 +109,7 @@ class Bench:
                 self._flops[name] = counted.get_total_flops() / batch
             times = self._times(call, self.sizes.warmup)
             memory = peak_memory(self.device)
-            parts = by_part(call, self.device) if variant == EAGER and one is None else None
+            parts = [by_part(call, self.device), by_part(call)] if variant == EAGER and one is None else []
         if variant in COMPILED:
             torch.compiler.reset()
         median, flops = spread(times)["median"], batch * self._flops.get(name, 0.0)
@@ -121,8 +121,9 @@ class Bench:
             "multiply_flops": flops,
             "share_of_multiply_peak": flops / median / self.peak,
         }
-        if parts is not None:  # the rest of the time the device waits for the host to start kernels
-            row |= {"parts": parts, "share_busy": sum(parts.values()) / median}
+        if parts:  # where the device is not busy, it waits for the host, which takes its own time to start kernels
+            device, host = parts
+            row |= {"parts": device, "host_parts": host, "share_busy": sum(device.values()) / median}
         return row
 
     def _call(self, name: str, batch: int, variant: str) -> Callable[[], object]:

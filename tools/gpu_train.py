@@ -28,7 +28,7 @@ from vistalib.train.log import NAME as LOG
 from vistalib.train.log import Line
 
 MODEL, TOY_MODEL = "upernet_internimage_t", "upernet_internimage_nano"
-SCRATCH, FINETUNE = 5e-4, 2e-4  # rates; the released 6e-5 starts from weights of ImageNet
+SCRATCH, FINETUNE = 1e-3, 3e-4  # rates; the released 6e-5 starts from weights of ImageNet
 BATCH = 8  # of streets; photographs come sixteen at a time
 AVERAGE = 0.999  # of the weights over steps
 PROBE, STARTING, AFTERWARDS = 8.0, 10.0, 45.0  # seconds
