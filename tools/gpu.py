@@ -136,11 +136,10 @@ def backends() -> list[Record]:
 
 def test(options: Options) -> Record:
     """The operator's tests on the GPU, then some of them under compute-sanitizer, if it works here."""
-    tests = TOY_TESTS if options.dry_run else GPU_TESTS
-    outcome = command(
-        [sys.executable, *PYTEST, "-m", "not slow", *tests], options.out / "test.log", limit=options.budget().left
-    )
-    result = {"tests": outcome, "sanitizer": sanitize(options), "backends": backends()}
+    budget, tests = options.budget(), TOY_TESTS if options.dry_run else GPU_TESTS
+    arguments = [sys.executable, *PYTEST, "-m", "not slow", *tests]
+    outcome = command(arguments, options.out / "test.log", limit=budget.left)
+    result = {"tests": outcome, "sanitizer": sanitize(options, budget), "backends": backends()}
     return result | ({"failed": f"the tests, see test.log: {outcome['last']}"} if outcome["status"] else {})
 
 
