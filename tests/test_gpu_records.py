@@ -20,6 +20,7 @@ import gpu
 import gpu_agree
 import gpu_counters
 import gpu_offsets
+import gpu_part
 import gpu_targets
 import gpu_train
 from gpu_part import Options, attempt
@@ -301,6 +302,15 @@ def test_a_part_that_fails_leaves_a_record_that_says_so(
     monkeypatch.setitem(gpu.PARTS, "build", lambda options: answer)
     assert not gpu.perform("build", Options(tmp_path, True, None, 1.0))
     assert json.loads((tmp_path / "build.json").read_text())["failed"]
+
+
+def test_without_room_to_share_batches_nobody_else_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = Options(tmp_path, False, None, 1.0)
+    monkeypatch.setattr(gpu_part, "SHARED", tmp_path)
+    monkeypatch.setattr(gpu_part, "ROOM", 0)
+    assert options.readers == gpu_part.PROCESSES
+    monkeypatch.setattr(gpu_part, "ROOM", 1 << 60)
+    assert options.readers == 0
 
 
 def test_an_attempt_that_fails_gives_its_reason_in_a_line() -> None:

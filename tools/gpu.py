@@ -45,7 +45,7 @@ import gpu_model
 import torch
 from gpu_counters import counters
 from gpu_evaluate import evaluate
-from gpu_part import ROOT, Budget, Options, Record, command, reason
+from gpu_part import ROOT, Budget, Options, Record, attempt, command
 from gpu_targets import judge, table
 from gpu_train import SMALL, streets, train
 
@@ -94,11 +94,13 @@ def perform(name: str, options: Options) -> bool:
     print(f"=== {name}", flush=True)
     began = time.perf_counter()
     record: Record = {"part": name, "dry_run": options.dry_run, "facts": provenance(), "before": machine()}
-    try:
+
+    def work() -> Record:
         result = PARTS[name](options)
         json.dumps(result, allow_nan=False)
-    except Exception as error:
-        result = {"failed": reason(error)}
+        return result
+
+    result = attempt(work, options.device)
     seconds = time.perf_counter() - began
     write_json(options.out / f"{name}.json", record | {"after": machine(), "seconds": seconds} | result)
     for word in ("skipped", "failed"):

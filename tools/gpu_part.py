@@ -3,6 +3,7 @@
 import dataclasses
 import gc
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
+PROCESSES = min(12, os.cpu_count() or 1)
+SHARED, ROOM = Path("/dev/shm"), 4 << 30  # what processes share on Linux, and bytes of it for two batches of each
 Record = dict[str, Any]
 
 
@@ -32,12 +35,13 @@ class Options:
     @property
     def drawers(self) -> int | None:
         """Processes that draw streets: many, or as few as a rehearsal needs."""
-        return None if self.dry_run else self.readers
+        return None if self.dry_run else PROCESSES
 
     @property
     def readers(self) -> int:
-        """Processes that decode images."""
-        return 0 if self.dry_run else min(12, os.cpu_count() or 1)
+        """Processes that decode images; none where they have no room to hand over batches, as in many containers."""
+        room = shutil.disk_usage(SHARED).free if SHARED.exists() else 0
+        return 0 if self.dry_run or room < ROOM else PROCESSES
 
     def budget(self) -> "Budget":
         """The time of a part that begins now."""

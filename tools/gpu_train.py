@@ -123,6 +123,7 @@ def trained(
         "data_seconds": foretold.data_seconds,
         "image_seconds": float(np.mean(foretold.image_seconds)),
         "run_seconds": taken,
+        "readers": options.readers,
         "curve": curve(read_log(folder)),
         "mean_iou": result.evaluation.mean_iou,
         "evaluation": result.evaluation.to_json(),
