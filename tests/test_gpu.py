@@ -1,6 +1,7 @@
 """What only a GPU has: streams, CUDA graphs, order of additions; and the rehearsal of the script that runs on one."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,19 +12,21 @@ from typing import Any
 import pytest
 import torch
 from backend_pairs import GPU_PAIRS, skip_unusable
+from data_helpers import write_folder
 from helpers import ROOT
 from kernels_helpers import library
 from ops_helpers import Inputs, random_inputs, worst
 from torch import Tensor
 from train_helpers import Noise, settings, tiny
 
+from vistalib.bench.parts import by_part
+from vistalib.bench.timing import seconds
 from vistalib.bench.workload import Offsets, Workload, draw
 from vistalib.ops import dcnv3
 from vistalib.ops.definition import dcnv3_gradients
 from vistalib.train import fit, read_log
 
 sys.path.insert(0, str(ROOT / "tools"))
-PARTS = ("build", "test", "bench-op", "bench-model", "train")
 
 
 @pytest.fixture(params=[name for name, _ in GPU_PAIRS])
@@ -142,6 +145,15 @@ def test_a_training_as_a_graph_takes_the_steps_of_one_without(tmp_path: Path, pr
             assert first[key] == pytest.approx(second[key], rel=bound)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_profile_counts_the_time_of_kernels() -> None:
+    device = torch.device("cuda")
+    factor = torch.randn(8192, 8192, device=device)
+    torch.mm(factor, factor)
+    found = by_part(lambda: torch.mm(factor, factor), device)
+    assert found["products"] == pytest.approx(seconds(lambda: torch.mm(factor, factor), device), rel=0.3)
+
+
 def score_there(model: torch.nn.Module) -> dict[str, float]:
     image = next(Noise(batch_size=4).batches(10_000))["image"].cuda()
     return {"mean_iou": float(model(image).double().sigmoid().mean())}
@@ -155,12 +167,54 @@ def test_without_a_gpu_the_script_names_the_rehearsal(tmp_path: Path) -> None:
     assert "--dry-run rehearses everything" in done.stderr
 
 
-@pytest.mark.slow
-def test_every_part_can_be_rehearsed_on_a_cpu(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "tools" / "gpu.py"), "all", "--dry-run", "--out", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+@pytest.fixture(scope="module")
+def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """The records of every part, by name."""
+    out, photographs = tmp_path_factory.mktemp("gpu"), write_folder(tmp_path_factory.mktemp("photographs") / "mine")
+    for kind in ("images", "labels"):
+        shutil.copytree(photographs / kind / "train", photographs / kind / "val")
+    command = [sys.executable, str(ROOT / "tools" / "gpu.py"), "all", "--dry-run", "--out", str(out)]
+    done = subprocess.run([*command, "--folder", str(photographs)], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
-    records = {part: json.loads((tmp_path / f"{part}.json").read_text()) for part in PARTS}
-    assert all(record["dry_run"] and record["facts"]["commit"] for record in records.values())
-    assert {row["operator"] for row in records["bench-model"]["training"]} >= {"ours", "grid_sample"}
-    assert records["train"]["evaluation"]["images"] == 2
+    return {path.stem: json.loads(path.read_text()) for path in out.glob("*.json")}
+
+
+@pytest.mark.slow
+def test_every_part_can_be_rehearsed_on_a_cpu(rehearsal: dict[str, dict[str, Any]]) -> None:
+    parts = {"build", "test", "agree", "bench-op", "counters", "bench-model", "inference", "evaluate", "train", "streets"}
+    assert parts <= rehearsal.keys()
+    assert all(rehearsal[part]["dry_run"] and rehearsal[part]["facts"]["commit"] for part in parts)
+    assert {part for part in parts if "skipped" in rehearsal[part]} == {"counters"}
+
+
+@pytest.mark.slow
+def test_a_step_is_measured_by_every_operator_and_in_every_variant(rehearsal: dict[str, dict[str, Any]]) -> None:
+    rows = rehearsal["bench-model"]["training"]
+    assert {row["operator"] for row in rows if row["variant"] == "eager"} == {"ours", "grid_sample"}
+    assert [row["variant"] for row in rows if "failed" in row] == ["graph", "compiled, graph"]  # which a CPU does not have
+    assert {row["variant"] for row in rows if "seconds" in row} == {"eager", "channels last", "compiled"}
+    (largest,) = (row for row in rows if row.get("largest_that_fits"))
+    assert largest["batch"] == 4
+    assert rows[0]["parts"]["convolution"] > 0
+    assert rows[0]["host_parts"]["optimizer"] > 0
+
+
+@pytest.mark.slow
+def test_a_rehearsed_training_is_scored_and_its_network_looked_at(rehearsal: dict[str, dict[str, Any]]) -> None:
+    runs = rehearsal["streets"]["runs"]
+    assert list(runs) == ["pretrain", "finetune", "small pretrain", "small finetune"]
+    for run in (rehearsal["train"], *runs.values()):
+        assert [point["iteration"] for point in run["curve"]] == [1, 2]
+        assert run["mean_iou"] == run["curve"][-1]["mean_iou"]
+    for run in (rehearsal["train"], runs["finetune"]):
+        assert len(run["offsets"]["layers"]) == 6  # blocks of the toy model
+        assert 0.5 < run["labels"]["same_labels"] <= 1
+    assert rehearsal["train"]["multi_scale"]["mode"] == "multi-scale + flip"
+    assert runs["finetune"]["recipe"]["starts_from"] == runs["pretrain"]["recipe"]["name"]
+    assert runs["small finetune"]["checkpoint"]["bytes"] < 10e6
+
+
+@pytest.mark.slow
+def test_a_rehearsed_evaluation_counts_every_image(rehearsal: dict[str, dict[str, Any]]) -> None:
+    found = [(row["precision"], row["mode"], row["images"]) for row in rehearsal["evaluate"]["rows"]]
+    assert found == [("bf16", "single scale", 2), ("tf32", "single scale", 2), ("bf16", "multi-scale + flip", 1)]

@@ -121,7 +121,7 @@ class ModelBench:
         for who, one in everyone.items():
             with formulation(one):
                 errors[who] = _distance(call(), expected)
-                parts[who] = by_part(call) if self.settings.profile else None
+                parts[who] = by_part(call, self.device) if self.settings.profile else None
             trials[who] = _timed(call, one, self.device)
             if not errors[who] <= AGREES[way][self.settings.precision]:
                 raise ArithmeticError(f"{who} must compute what {REFERENCE} does, got a relative distance of {errors[who]:.2g}")

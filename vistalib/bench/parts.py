@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import torch
+from torch.autograd import DeviceType  # type: ignore[attr-defined]  # of torch
 from torch.profiler import ProfilerActivity, profile
 
 # The first line whose words an operator's name has any of. What is left are sums, copies and other passes over memory.
@@ -18,16 +20,25 @@ PARTS = {
     "loss and accuracy": ("log_softmax", "nll_loss", "argmax", "cross_entropy"),
     "optimizer": ("lerp", "addcdiv", "sqrt", "_foreach", "_fused_adam"),
 }
+CPU = torch.device("cpu")
 DEPTHWISE, REST = "depthwise convolution", "sums, copies and the rest"
 
 
-def by_part(call: Callable[[], object]) -> dict[str, float]:
-    """Seconds of processor time of one call by part, most first; what an operator calls counts with the one called."""
-    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as record:
+def by_part(call: Callable[[], object], device: torch.device = CPU) -> dict[str, float]:
+    """Seconds of one call by part, most first; what an operator calls counts with the one called.
+
+    On a CPU they are of processor time, on CUDA of the kernels that each operator starts, without what passes between them.
+    """
+    cuda = device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
+    with profile(activities=activities, record_shapes=True) as record:
         call()
+        if cuda:
+            torch.cuda.synchronize(device)
     total: Counter[str] = Counter()
     for event in record.events():
-        total[_part(event)] += event.self_cpu_time_total / 1e6
+        if event.device_type == DeviceType.CPU:  # the kernels themselves are events, too
+            total[_part(event)] += (event.self_device_time_total if cuda else event.self_cpu_time_total) / 1e6
     return dict(total.most_common())
 
 

@@ -67,7 +67,9 @@ class DemoSettings:
 
 
 @dataclass(frozen=True)
-class _Stage:
+class Stage:
+    """One of the runs of a demo; `starts_from` names the one whose weights it begins with."""
+
     name: str
     title: str
     recipe: Recipe
@@ -92,7 +94,7 @@ def run_demo(folder: str | Path, settings: DemoSettings, *, data: str | Path | N
     with _timed(seconds, "draw the streets"):
         roots = draw_streets(streets, settings)
     results: dict[str, RunResult] = {}
-    for stage in _stages(settings):
+    for stage in demo_stages(settings):
         print(f"\n{stage.title}: {stage.recipe.settings.iterations} iterations", flush=True)
         with _timed(seconds, stage.name):
             results[stage.name] = run(
@@ -125,7 +127,7 @@ def run_demo(folder: str | Path, settings: DemoSettings, *, data: str | Path | N
         "settings": dataclasses.asdict(settings),
         "classes": list(validation.classes),
         "colors": validation.colors.tolist(),
-        "runs": [_run_record(stage, results[stage.name], seconds, multi) for stage in _stages(settings)],
+        "runs": [_run_record(stage, results[stage.name], seconds, multi) for stage in demo_stages(settings)],
         "stages": [{"name": name, "seconds": round(value, 1)} for name, value in seconds.items()],
         "seconds": round(time.monotonic() - began, 1),
         "resumed": resumed,
@@ -137,17 +139,21 @@ def run_demo(folder: str | Path, settings: DemoSettings, *, data: str | Path | N
     return record
 
 
-def draw_streets(root: Path, settings: DemoSettings) -> Roots:
-    """Draw both datasets under `root`, or use those that a demo with the same numbers drew there."""
+def draw_streets(root: Path, settings: DemoSettings, *, workers: int | None = None) -> Roots:
+    """Draw both datasets under `root`, or use those that a demo with the same numbers drew there.
+
+    `workers` is the number of processes that draw (default: see `synthesize`); it changes nothing but the time.
+    """
     vistas, cityscapes = root / "vistas", root / "cityscapes"
     training, validation = settings.vistas
-    synthesize(vistas, layout="vistas", num_images={"training": training, "validation": validation}, seed=1)
+    synthesize(vistas, layout="vistas", num_images={"training": training, "validation": validation}, seed=1, workers=workers)
     training, validation = settings.cityscapes
-    synthesize(cityscapes, layout="cityscapes", num_images={"train": training, "val": validation}, seed=2)
+    synthesize(cityscapes, layout="cityscapes", num_images={"train": training, "val": validation}, seed=2, workers=workers)
     return Roots(vistas=vistas, cityscapes=cityscapes)
 
 
-def _stages(settings: DemoSettings) -> list[_Stage]:
+def demo_stages(settings: DemoSettings) -> list[Stage]:
+    """The runs of a demo, in their order."""
     first, second = settings.iterations
 
     def lasting(iterations: int, recipe: Recipe) -> Recipe:
@@ -165,10 +171,10 @@ def _stages(settings: DemoSettings) -> list[_Stage]:
         return dataclasses.replace(recipe, settings=schedule, augmentation=augmentation, evaluation_scale=settings.scale)
 
     return [
-        _Stage("pretrain", "Pretrained on Vistas streets", lasting(first, small.pretrain())),
-        _Stage("finetune", "Pretrained, then finetuned", lasting(second, small.finetune()), starts_from="pretrain"),
-        _Stage("scratch", "From scratch, finetuning budget", lasting(second, small.scratch())),
-        _Stage("scratch_total", "From scratch, total budget", lasting(first + second, small.scratch_total())),
+        Stage("pretrain", "Pretrained on Vistas streets", lasting(first, small.pretrain())),
+        Stage("finetune", "Pretrained, then finetuned", lasting(second, small.finetune()), starts_from="pretrain"),
+        Stage("scratch", "From scratch, finetuning budget", lasting(second, small.scratch())),
+        Stage("scratch_total", "From scratch, total budget", lasting(first + second, small.scratch_total())),
     ]
 
 
@@ -214,7 +220,7 @@ def _save_arrays(path: Path, arrays: dict[str, np.ndarray[Any, Any]]) -> None:
         np.savez_compressed(beside, allow_pickle=False, **arrays)
 
 
-def _run_record(stage: _Stage, result: RunResult, seconds: dict[str, float], multi: dict[str, Evaluation]) -> dict[str, Any]:
+def _run_record(stage: Stage, result: RunResult, seconds: dict[str, float], multi: dict[str, Evaluation]) -> dict[str, Any]:
     evaluations = [result.evaluation.to_json()]
     if stage.name in multi:
         evaluations.append(multi[stage.name].to_json())
@@ -230,4 +236,4 @@ def _run_record(stage: _Stage, result: RunResult, seconds: dict[str, float], mul
     }
 
 
-__all__ = ["DemoSettings", "draw_streets", "run_demo"]
+__all__ = ["DemoSettings", "Stage", "demo_stages", "draw_streets", "run_demo"]
