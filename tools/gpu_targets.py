@@ -5,7 +5,11 @@ from typing import NamedTuple
 
 from gpu_part import Record
 
+from vistalib.models.variants import BACKBONES
+
 NOT_MEASURED = "not measured"
+OURS, NEAR = "cuda", "normal:0.5"
+GATHER = 308e-6  # seconds that reading all corners of L's 37 forward calls takes the L1 caches of an H200, by arithmetic
 Records = Mapping[str, Record]
 
 
@@ -20,14 +24,38 @@ class Target(NamedTuple):
 
 
 def targets() -> list[Target]:
-    """Every aim of the GPU proof."""
+    """Every aim: what the kernels must be, then what whole models must."""
     kernels = [
         Target(f"{backend}: worst error / tolerance, {dtype}", "", True, 1.0, _error(backend, dtype))
         for backend in ("cuda", "numba-cuda")
         for dtype in ("float64", "float32", "float16", "bfloat16")
     ]
+    faster = {
+        ("forward", "DCNv3"): 6.0,
+        ("backward", "DCNv3"): 8.0,
+        ("forward", "DCNv4"): 1.5,
+        ("backward", "DCNv4"): 2.0,
+    }
+    floors = {
+        ("forward", "normal:0.5"): 0.6,
+        ("backward", "normal:0.5"): 0.45,
+        ("forward", "uniform:4"): 0.35,
+        ("backward", "uniform:4"): 0.25,
+    }
+    operator = [
+        *(
+            Target(f"L stage 1, bf16: {way} against {other}", "times as fast", False, wanted, _operator_against(way, other))
+            for (way, other), wanted in faster.items()
+        ),
+        *(
+            Target(f"L stage 1, bf16: {way}, offsets {offsets}", "of the floor", False, wanted, _of_floor(way, offsets))
+            for (way, offsets), wanted in floors.items()
+        ),
+        Target("L, bf16: its 37 forward calls as graphs", "s", True, 2 * GATHER, _all_calls),
+    ]
     return [
         *kernels,
+        *operator,
         Target("UperNet-T: same labels, bf16 on the GPU and fp32 on a CPU", "of pixels", False, 0.995, _same_labels),
         Target("UperNet-L: a training step, batch 2", "s", True, 0.05, lambda records: _step(records, "upernet")),
         Target("SegFormer-L: a training step, batch 2", "s", True, 0.035, lambda records: _step(records, "segformer")),
@@ -76,6 +104,47 @@ def _error(backend: str, dtype: str) -> Callable[[Records], float | None]:
         return None
 
     return find
+
+
+def _calls(records: Records, workload: str, direction: str, **wanted: str) -> list[Record]:
+    """Rows of the operator's bench in bfloat16 at 512x1024, cold caches unless `wanted` says otherwise."""
+    match = {"name": workload, "crop": "512x1024", "dtype": "bfloat16", "direction": direction, "cache": "cold"} | wanted
+    rows = records.get("bench-op", {}).get("bench", {}).get("rows", [])
+    return [row for row in rows if all(row[key] == value for key, value in match.items())]
+
+
+def _operator_against(direction: str, other: str) -> Callable[[Records], float | None]:
+    """How many times as fast as `other` ours is, each at its best, for offsets of N(0, 0.5)."""
+
+    def best(records: Records, name: str) -> float | None:
+        rows = _calls(records, "l1", direction, implementation=name, offsets=NEAR)
+        return min((row["time"]["median"] for row in rows), default=None)
+
+    def find(records: Records) -> float | None:
+        ours, theirs = best(records, OURS), best(records, other)
+        return None if ours is None or theirs is None else theirs / ours
+
+    return find
+
+
+def _of_floor(direction: str, offsets: str) -> Callable[[Records], float | None]:
+    def find(records: Records) -> float | None:
+        return max(
+            (row["of_floor"] for row in _calls(records, "l1", direction, implementation=OURS, offsets=offsets)), default=None
+        )
+
+    return find
+
+
+def _all_calls(records: Records) -> float | None:
+    """The forward calls of all blocks of L, as CUDA graphs with warm caches."""
+    total = 0.0
+    for stage, depth in enumerate(BACKBONES["l"].depths, start=1):
+        rows = _calls(records, f"l{stage}", "forward", implementation=OURS, offsets=NEAR, cache="warm", mode="graph")
+        if not rows:
+            return None
+        total += depth * min(row["time"]["median"] for row in rows)
+    return total
 
 
 def _same_labels(records: Records) -> float | None:
