@@ -16,9 +16,6 @@
 struct uint4 {
   unsigned x, y, z, w;
 };
-struct alignas(16) float4 {
-  float x, y, z, w;
-};
 struct Index {
   unsigned x;
 };
@@ -125,7 +122,7 @@ static void launch(unsigned blocks, unsigned threads, std::function<void()> kern
 #define __syncthreads() warp::meet(warp::BLOCK, 0)
 #define __syncwarp() warp::meet("sync " TEXT(__LINE__), 0)
 #define __all_sync(lanes, x) all_of(warp::meet("vote " TEXT(__LINE__), (x) ? 1 : 0))
-#define __shfl_sync(lanes, x, other) from_lane(x, unsigned(other) % warp::LANES, "shfl")
+#define __ballot_sync(lanes, x) ballot_of(warp::meet("ballot " TEXT(__LINE__), (x) ? 1 : 0))
 #define __shfl_xor_sync(lanes, x, step) from_lane(x, warp::lane ^ unsigned(step), step == 1 ? "xor 1" : step == 2 ? "xor 2" : "xor")
 #define __shfl_up_sync(lanes, x, step) from_lane(x, warp::lane < unsigned(step) ? warp::lane : warp::lane - unsigned(step), "up")
 
@@ -133,6 +130,11 @@ static bool all_of(const uint64_t* brought) {
   for (unsigned i = 0; i < warp::LANES; ++i)
     if (!brought[i]) return false;
   return true;
+}
+static unsigned ballot_of(const uint64_t* brought) {
+  unsigned lanes = 0;
+  for (unsigned i = 0; i < warp::LANES; ++i) lanes |= unsigned(brought[i]) << i;
+  return lanes;
 }
 template <typename T>
 static T from_lane(T x, unsigned other, const char* how) {
@@ -157,6 +159,14 @@ static void cpu_load_matrices(bool column, const void* row, unsigned (&found)[4]
     found[m] = low | high << 16;
   }
   warp::meet("ldmatrix, read", 0);  // nothing is written before all have read
+}
+
+// `movmatrix .m8n8.trans`: as a matrix of `ldmatrix` by rows becomes one by columns.
+static unsigned cpu_transposed(unsigned matrix) {
+  const uint64_t* const words = warp::meet("movmatrix", matrix);
+  const auto number = [&](unsigned row, unsigned column) { return unsigned(words[row * 4 + column / 2] >> column % 2 * 16 & 0xffff); };
+  const unsigned group = warp::lane / 4, pair = warp::lane % 4 * 2;
+  return number(pair, group) | number(pair + 1, group) << 16;
 }
 
 // `mma.m16n8k16`: numbers 2 i and 2 i + 1 of a lane's registers i are, of a (row, column), (group + i % 2 * 8, pair + i / 2 * 8)

@@ -6,14 +6,16 @@
 //
 // The product. Eight units side by side see 16 pixels of a row: (16 channels x pixels) times (pixels x 8 units). 16 bits are too
 // few for a weight, so that it is a word of two numbers, what 16 bits hold of it and the rest; each pixel stands twice in the
-// product, once for each. The words of a row of all units are a band: unit x has words x .. x + SIZE - 1, the others are zero.
+// product, once for each. The words of eight units and a row are a band: unit x has words x .. x + SIZE - 1, the others are zero.
+// A point that went further is a product, too: of its four corners, which are read wherever they lie in the window.
 //
-// Who owns what. A block owns a tile of 16 x 16 units of one group and the pixels around it, in shared memory, zero outside the
-// image. A warp takes 8 x 4 units in a turn, and has a band; a lane owns a unit, its softmax and its weights.
+// Who owns what. A block owns a tile of 16 x 16 units of one group and a window of the pixels around it, in shared memory, zero
+// outside the image. A warp takes 8 x 4 units in a turn, and has two bands of each row of units; a lane owns a unit, its softmax
+// and its weights.
 //
-// Phases of a turn: stage offsets and masks; locate and softmax; for each row of the stencil, write its words into the band and
-// multiply; sums to shared memory; from there two lanes take a unit, gather its far points, and write. Where a unit has many far
-// points, or a sum is not finite (zero times infinity would have spread), the warp gathers all, as `forward` does.
+// Phases of a turn: stage offsets and masks; locate and softmax; for each row of the stencil, write its words into a band and
+// multiply; the far points, the first of each unit, then the second, and so on; write. Where a unit has many far points, one
+// beyond the window, or a sum that is not finite (zero times infinity would have spread), the warp gathers all, as `forward` does.
 #pragma once
 
 #include "tiles.cuh"
@@ -21,24 +23,27 @@
 namespace dcnv3 {
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
-constexpr bool TENSOR_CORES = false;  // of this type: then all is gathered
+constexpr bool TENSOR_CORES = false;  // of this kind: then all is gathered
 #else
 constexpr bool TENSOR_CORES = true;
 #endif
-constexpr int ACROSS = 8, DOWN = 4, TURNS = TILE / (ACROSS * DOWN);  // units of a turn, one a lane
-constexpr int FAR_POINTS = 4;                                        // of a unit; with more, to gather all is cheaper
+constexpr int ACROSS = 8, DOWN = 4, TURN = ACROSS * DOWN;  // units of a turn, one a lane
+constexpr int FAR_POINTS = 4;                              // of a unit; with more, to gather all is cheaper
 
-// A band. The words of a unit, and those of a row of units, lie so far apart that neither lanes that write a word of their own
-// units nor lanes that read four words of one row's units meet in a bank.
-constexpr int WORDS = 16, UNIT_WORDS = WORDS + 4, ROW_WORDS = ACROSS * UNIT_WORDS + 8, BAND = DOWN * ROW_WORDS;
+// A band: of each unit, 16 words, and 4 for the corners of a far point; of each row of units, 8 where far points lie. With these
+// between, neither lanes that write a word of their own units nor lanes that read four words of a row's units meet in a bank.
+constexpr int WORDS = 16, UNIT_WORDS = WORDS + 4, CELLS = ACROSS * UNIT_WORDS, ROW_WORDS = CELLS + 8;
 
 template <typename T, int SCALE>
-struct Seen {  // by a tile
-  static constexpr int SIZE = 2 * SCALE + 3;  // of the stencil
-  static constexpr int ROWS = SIDE + SIZE - 1, COLUMNS = SIDE + WORDS - ACROSS;  // beyond SIDE + SIZE - 1, zeros
+struct Seen {                            // by a tile
+  static constexpr int SIZE = 2 * SCALE + 3;    // of the stencil
+  static constexpr int HALO = SCALE + 2;        // of the window around the tile, one more than the stencil's
+  static constexpr int ROWS = SIDE + 2 * HALO;  // of the window, and columns
+  static constexpr int COLUMNS = 24;            // that are kept, zeros among them
+  static_assert(ROWS <= COLUMNS && SIZE + ACROSS - 1 <= WORDS);
   alignas(16) uint4 value[ROWS * COLUMNS * 2];
-  alignas(16) unsigned band[WARPS][2][BAND];
-  alignas(16) T staged[WARPS][32 * 3 * POINTS];
+  alignas(16) unsigned band[WARPS][2][DOWN * ROW_WORDS];
+  alignas(16) T staged[WARPS][TURN * 3 * POINTS];
 };
 
 // ---- matrices of 16 bits a number, 8 x 8 in a register of all lanes ------------------------------------------------------
@@ -69,6 +74,17 @@ __device__ __forceinline__ Matrices load_matrices(const void* row) {
   cpu_load_matrices(COLUMN, row, m.of);
 #endif
   return m;
+}
+
+// The matrix whose rows are the columns of this one.
+__device__ __forceinline__ unsigned transposed(unsigned matrix) {
+  unsigned result = 0u;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(result) : "r"(matrix));
+#elif !defined(__CUDACC__)
+  result = cpu_transposed(matrix);
+#endif
+  return result;
 }
 
 // sum += a b. Of a, 16 x 16, the matrices are top left, bottom left, top right, bottom right; of b, 16 x 8 and given by columns,
@@ -131,7 +147,9 @@ struct Turn {
   int n, p, q, g;
   int rows, columns;  // that there are, at least one
 
-  __device__ __forceinline__ bool has(int local) const { return FULL || (local / ACROSS < rows && local % ACROSS < columns); }
+  __device__ __forceinline__ bool has(int local) const {
+    return FULL || ((local / ACROSS < rows) & (local % ACROSS < columns));
+  }
   __device__ __forceinline__ int unit(const Problem<float>& z, int local) const {
     return ((n * z.P + p + local / ACROSS) * z.Q + q + local % ACROSS) * z.G + g;
   }
@@ -142,32 +160,39 @@ struct Turn {
 template <typename T>
 __device__ __forceinline__ void stage(const Problem<float>& z, const Turn& turn, int lane, const T* offset, const T* mask,
                                       T* staged) {
-  const Pair<T>* const moves = reinterpret_cast<const Pair<T>*>(offset);
-  Pair<T>* const to = reinterpret_cast<Pair<T>*>(staged);
-  const int point = lane % POINTS, before = lane / POINTS;
+  const int point = lane % POINTS, before = lane / POINTS, first = turn.unit(z, before) * POINTS + point;
+  const Pair<T>* const moves = reinterpret_cast<const Pair<T>*>(offset) + first;
+  const T* const weights = mask + first;
+  Pair<T>* const to_moves = reinterpret_cast<Pair<T>*>(staged) + before * POINTS + point;
+  T* const to_weights = staged + TURN * 2 * POINTS + before * POINTS + point;
 #pragma unroll
   for (int row = 0; row < DOWN; ++row) {
 #pragma unroll
-    for (int first = 0; first < ACROSS; first += 3) {
-      const int local = row * ACROSS + first + before;
-      if (before == 3 || first + before >= ACROSS || !turn.has(local)) continue;
-      const int from = turn.unit(z, local) * POINTS + point;
-      to[local * POINTS + point] = moves[from];
-      staged[32 * 2 * POINTS + local * POINTS + point] = mask[from];
+    for (int i = 0; i < ACROSS; i += 3) {
+      if (before == 3 || i + before >= ACROSS || !turn.has(row * ACROSS + i + before)) continue;
+      const int from = (row * z.Q + i) * z.G * POINTS, to = (row * ACROSS + i) * POINTS;
+      to_moves[to] = moves[from];
+      to_weights[to] = weights[from];
     }
   }
 }
 
 // What a lane knows of its unit.
 struct Located {
-  float weight[POINTS];
+  float weight[POINTS];                // zero of a far point
   float across[POINTS], down[POINTS];  // from the point's place in the window
   unsigned far = 0u;                   // one bit a point
   float most = 0.0f, share = 1.0f;     // of the softmax: the largest logit, one over the sum
 };
 
+// As `location`, whose scale is known here; a product with 1 or 2 needs no rounding.
+template <int SCALE>
+__device__ __forceinline__ float coordinate(float start, int number, float offset) {
+  return (float(number) + offset) * float(SCALE) + start;
+}
+
 template <typename T, int SCALE>
-__device__ __forceinline__ Located locate(const Problem<float>& z, Point<float> start, const T* offset, const T* mask) {
+__device__ __forceinline__ Located locate(const Problem<float>& z, Point<float> start, const Pair<T>* offset, const T* mask) {
   Located unit;
 #pragma unroll
   for (int k = 0; k < POINTS; ++k) unit.weight[k] = read(mask[k]);
@@ -184,12 +209,10 @@ __device__ __forceinline__ Located locate(const Problem<float>& z, Point<float> 
   }
 #pragma unroll
   for (int k = 0; k < POINTS; ++k) {
-    const Pair<T> move = reinterpret_cast<const Pair<T>*>(offset)[k];
-    const Point<float> here = location(z, start, k / 3, k % 3, read(move.x), read(move.y));
-    unit.across[k] = here.x - (start.x + float(k / 3 * SCALE));
-    unit.down[k] = here.y - (start.y + float(k % 3 * SCALE));
-    const bool near = (fabsf(unit.across[k]) <= 1.0f) & (fabsf(unit.down[k]) <= 1.0f);
-    if (near) continue;
+    const Pair<T> move = offset[k];
+    unit.across[k] = coordinate<SCALE>(start.x, k / 3, read(move.x)) - (start.x + float(k / 3 * SCALE));
+    unit.down[k] = coordinate<SCALE>(start.y, k % 3, read(move.y)) - (start.y + float(k % 3 * SCALE));
+    if ((fabsf(unit.across[k]) <= 1.0f) & (fabsf(unit.down[k]) <= 1.0f)) continue;
     unit.weight[k] = 0.0f;
     unit.far |= 1u << k;
   }
@@ -209,9 +232,10 @@ struct Sums {
   float of[DOWN][4];
 };
 
-// `pixels`: of the window, the first that the turn's first unit sees.
+// The near points. `pixels`: of the window, the first that the stencil of the turn's first unit covers.
 template <typename T, int SCALE>
-__device__ __forceinline__ Sums multiply(const Located& unit, int lane, const uint4* pixels, unsigned (&band)[2][BAND]) {
+__device__ __forceinline__ Sums multiply(const Located& unit, int lane, const uint4* pixels,
+                                         unsigned (&band)[2][DOWN * ROW_WORDS]) {
   using seen = Seen<T, SCALE>;
   constexpr int SIZE = seen::SIZE;
   float weights[SIZE][SIZE] = {};
@@ -226,10 +250,10 @@ __device__ __forceinline__ Sums multiply(const Located& unit, int lane, const ui
     }
   }
 
-  // Rows of matrices: of the band, unit lane % 8 and words lane / 8 * 4 on; of the pixels, each twice, four of them, then the
-  // next four, the second half of their channels between.
+  // Rows of matrices: of the band, unit lane % 8 and words lane / 8 * 4 on; of the pixels, four, each twice, of channels 0 to 7,
+  // the same of the others, then both of the next four.
   const int to = lane / ACROSS * ROW_WORDS + lane % ACROSS * (UNIT_WORDS + 1), from = lane % 8 * UNIT_WORDS + lane / 8 * 4;
-  const uint4* const seen_pixels = pixels + (lane % 8 / 2 + lane / 16 * 4) * 2 + lane / 8 % 2;
+  const uint4* const row_of_matrix = pixels + (lane % 8 / 2 + lane / 16 * 4) * 2 + lane / 8 % 2;
   Matrices pairs[SIZE + DOWN - 1][2];
   Sums sums{};
 #pragma unroll
@@ -241,9 +265,9 @@ __device__ __forceinline__ Sums multiply(const Located& unit, int lane, const ui
     for (int i = row == 0 ? 0 : row + DOWN - 1; i < row + DOWN; ++i) {
 #pragma unroll
       for (int part = 0; part < 2; ++part)
-        pairs[i][part] = load_matrices<true>(seen_pixels + (i * seen::COLUMNS + part * 8) * 2);
+        pairs[i][part] = load_matrices<true>(row_of_matrix + (i * seen::COLUMNS + part * 8) * 2);
     }
-    __syncwarp();  // of two bands, the other one is read until here
+    __syncwarp();  // the other band is read until here
 #pragma unroll
     for (int j = 0; j < DOWN; ++j) {
       const Matrices b = load_matrices<false>(words + j * ROW_WORDS + from);
@@ -254,97 +278,105 @@ __device__ __forceinline__ Sums multiply(const Located& unit, int lane, const ui
   return sums;
 }
 
-// Adds what the far points of a unit give to V of its channels.
-template <typename T>
-__device__ __forceinline__ void add_far(const Problem<float>& z, const Place& at, unsigned far, float most, float share,
-                                        const T* offset, const T* mask, const T* value, int channel, Channels<T>& sum) {
-  const Point<float> start = start_of(z, at);
+// The far points, by the corners' words and the number of the cell's first pixel in the window. False where one lies beyond it.
+template <typename T, int SCALE>
+__device__ __forceinline__ bool multiply_far(const Problem<float>& z, const Located& unit, Point<float> start, int left, int top,
+                                             int lane, const Pair<T>* offset, const T* mask, const uint4* window, unsigned* band,
+                                             Sums& sums) {
+  using seen = Seen<T, SCALE>;
+  unsigned *const words = band + WORDS, *const cells = band + CELLS;
+  const uint4* const corner = window + (lane % 4 / 2 + lane % 8 / 4 * seen::COLUMNS) * 2 + lane / 8 % 2;
+  const int group = lane / 4;
+  unsigned far = unit.far;
+  bool within = true;
 #pragma unroll 1
-  while (far) {
-    const int k = __ffs(int(far)) - 1, column = (k * 11) >> 5;  // k / 3
-    far &= far - 1u;
-    const Cell<float> cell = cell_of(z, location(z, start, column, k - 3 * column, read(offset[2 * k]), read(offset[2 * k + 1])));
-    const float logit = read(mask[k]), weight = FULL || z.logits ? power(logit - most) * share : logit;
-    const Corners<float> part = shares(cell.across, cell.down, weight);
-    const T* const first = value + (((at.n * z.H + cell.y) * z.W + cell.x) * (z.G * 16) + channel);
-#pragma unroll
-    for (int c = 0; c < 4; ++c) {
-      if (!(cell.inside >> c & 1u)) continue;
-      const Channels<T> found = load(first + ((c & 1) + (c >> 1) * z.W) * (z.G * 16));
-#pragma unroll
-      for (int i = 0; i < Channels<T>::V; ++i) sum.of[i] += part.of[c] * found.of[i];
+  for (;;) {
+    const unsigned all = __ballot_sync(ALL, far != 0u);
+    if (all == 0u) return __all_sync(ALL, within);
+    if (far) {
+      const int k = __ffs(int(far)) - 1, column = (k * 11) >> 5;  // k / 3
+      const float x = coordinate<SCALE>(start.x, column, read(offset[k].x));
+      const float y = coordinate<SCALE>(start.y, k - 3 * column, read(offset[k].y));
+      const float low_x = floorf(x), low_y = floorf(y), cell_x = low_x - float(left), cell_y = low_y - float(top);
+      const bool here = (cell_x >= 0.0f) & (cell_x < float(seen::ROWS - 1)) & (cell_y >= 0.0f) & (cell_y < float(seen::ROWS - 1));
+      const float logit = read(mask[k]), weight = FULL || z.logits ? power(logit - unit.most) * unit.share : logit;
+      const Corners<float> share = shares(x - low_x, y - low_y, weight);
+      const int j = lane / ACROSS * ROW_WORDS;
+      *reinterpret_cast<uint4*>(words + j + lane % ACROSS * UNIT_WORDS) =
+          uint4{halves<T>(share.of[0]), halves<T>(share.of[1]), halves<T>(share.of[2]), halves<T>(share.of[3])};
+      const unsigned before = all & ((1u << lane) - 1u) & (0xffu << (lane & ~7));  // of the same row
+      cells[j + __popc(before)] = here ? unsigned(int(cell_y) * seen::COLUMNS + int(cell_x)) : 0u;
+      within &= here;
+      far &= far - 1u;
     }
+    __syncwarp();
+#pragma unroll
+    for (int j = 0; j < DOWN; ++j) {
+      const unsigned row = all >> (j * ACROSS) & 0xffu;
+      const int count = __popc(row), mine = row >> group & 1u ? __popc(row & ((1u << group) - 1u)) : -1;
+      const unsigned word = words[j * ROW_WORDS + group * UNIT_WORDS + lane % 4];
+#pragma unroll 1
+      for (int i = 0; i < count; i += 2) {  // two points a product
+        const int other = i + lane / 16;
+        const unsigned cell = cells[j * ROW_WORDS + (other < count ? other : i)];
+        const Matrices a = load_matrices<true>(corner + cell * 2);
+        multiply_add(sums.of[j], a, mine == i ? word : 0u, mine == i + 1 ? word : 0u, T{});
+      }
+    }
+    __syncwarp();
   }
 }
 
-template <typename T, int SCALE>
-__device__ __forceinline__ void turn_of(const Problem<float>& z, const Turn& turn, const uint4* pixels, unsigned (&band)[2][BAND],
-                                        T* staged, const T* value, const T* offset, const T* mask, T* output) {
-  using team = Team<T, 16>;
-  const int lane = threadIdx.x % 32;
-  stage(z, turn, lane, offset, mask, staged);
-  __syncwarp();
-
-  const int owned = turn.has(lane) ? lane : 0;  // no lane misses a vote or a shuffle
-  const Place own{turn.n, turn.p + owned / ACROSS, turn.q + owned % ACROSS, turn.g};
-  const T* const masks = staged + 32 * 2 * POINTS;
-  bool dense = false;
-  unsigned far = 0u;
-  float most = 0.0f, share = 1.0f;
-  if (TENSOR_CORES) {
-    const Located unit = locate<T, SCALE>(z, start_of(z, own), staged + owned * 2 * POINTS, masks + owned * POINTS);
-    far = unit.far, most = unit.most, share = unit.share;
-    dense = __all_sync(ALL, __popc(far) <= FAR_POINTS) || FULL;
-    if (dense) {
-      const Sums sums = multiply<T, SCALE>(unit, lane, pixels, band);
-      float nothing = 0.0f;
+template <typename T>
+__device__ __forceinline__ void write_sums(const Problem<float>& z, const Turn& turn, int lane, const Sums& sums, T* output) {
 #pragma unroll
-      for (int j = 0; j < DOWN; ++j) {
-        float* const to = reinterpret_cast<float*>(band[1]) + j * ROW_WORDS + lane % 4 * 2 * UNIT_WORDS + lane / 4;
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          nothing += sums.of[j][i] * 0.0f;
-          to[i % 2 * UNIT_WORDS + i / 2 * 8] = sums.of[j][i];
-        }
-      }
-      dense = __all_sync(ALL, nothing == 0.0f) || FULL;
-    }
+  for (int j = 0; j < DOWN; ++j) {
+    const unsigned first = transposed(two(sums.of[j][1], sums.of[j][0], T{}));  // of unit lane / 4, two of the first 8 channels
+    const unsigned last = transposed(two(sums.of[j][3], sums.of[j][2], T{}));
+    const int local = j * ACROSS + lane / 4;
+    if (!turn.has(local)) continue;
+    unsigned* const to = reinterpret_cast<unsigned*>(output + turn.unit(z, local) * 16) + lane % 4;
+    to[0] = first, to[4] = last;
   }
-  __syncwarp();
+}
 
+// As `forward`, from what was staged.
+template <typename T>
+__device__ __forceinline__ void gather_all(const Problem<float>& z, const Turn& turn, int lane, const T* staged, const T* value,
+                                           T* output) {
+  using team = Team<T, 16>;
 #pragma unroll 1
-  for (int first = 0; first < 32; first += team::UNITS) {
+  for (int first = 0; first < TURN; first += team::UNITS) {
     const int local = first + lane / team::LANES, part = lane % team::LANES, mine = turn.has(local) ? local : 0;
     const Place at{turn.n, turn.p + mine / ACROSS, turn.q + mine % ACROSS, turn.g};
     const int channel = turn.g * 16 + part * team::V;
-    const T *const offsets_of = staged + mine * 2 * POINTS, *const masks_of = masks + mine * POINTS;
-    const unsigned its_far = __shfl_sync(ALL, far, local);
-    const float its_most = __shfl_sync(ALL, most, local), its_share = __shfl_sync(ALL, share, local);
-    Channels<T> sum;
-    if (dense) {
-      const float4* const found = reinterpret_cast<const float4*>(
-          band[1] + local / ACROSS * ROW_WORDS + local % ACROSS * UNIT_WORDS + part * team::V);
-#pragma unroll
-      for (int i = 0; i < team::V; i += 4) {
-        const float4 four = found[i / 4];
-        sum.of[i] = four.x, sum.of[i + 1] = four.y, sum.of[i + 2] = four.z, sum.of[i + 3] = four.w;
-      }
-      add_far(z, at, its_far, its_most, its_share, offsets_of, masks_of, value, channel, sum);
-      __syncwarp();
-    } else if (!FULL) {
-      const Look<T, 16> look(z, at, part, offsets_of, masks_of);
-      sum = look.interior ? gather<true>(look, value, channel) : gather<false>(look, value, channel);
-    }
+    const Look<T, 16> look(z, at, part, staged + mine * 2 * POINTS, staged + TURN * 2 * POINTS + mine * POINTS);
+    const Channels<T> sum = look.interior ? gather<true>(look, value, channel) : gather<false>(look, value, channel);
     if (turn.has(local)) *reinterpret_cast<uint4*>(output + turn.unit(z, local) * 16 + part * team::V) = pack(sum);
   }
 }
 
-__device__ __forceinline__ void clear(unsigned* row) {
-#pragma unroll
-  for (int i = 0; i < WORDS; i += 4) *reinterpret_cast<uint4*>(row + i) = uint4{0u, 0u, 0u, 0u};
-}
-
 // ---- all of it -----------------------------------------------------------------------------------------------------------
+
+// A thread brings 16 bytes of every eighth pixel of every eighth row.
+template <typename T, int SCALE>
+__device__ __forceinline__ void bring(const Problem<float>& z, const Tile& tile, int left, int top, const T* value, uint4* window) {
+  using seen = Seen<T, SCALE>;
+  const int row = threadIdx.x / 16, column = threadIdx.x % 16 / 2, half = threadIdx.x % 2, C = z.G * 16;
+  const int first = ((tile.n * z.H + top + row) * z.W + left + column) * C + tile.g * 16 + half * 8;
+#pragma unroll
+  for (int i = 0; i < seen::ROWS; i += THREADS / 16) {
+#pragma unroll
+    for (int j = 0; j < seen::COLUMNS; j += 8) {
+      if (i + row >= seen::ROWS) continue;
+      const int x = left + column + j, y = top + row + i;
+      const bool inside = (column + j < seen::ROWS) & (unsigned(x) < unsigned(z.W)) & (unsigned(y) < unsigned(z.H));
+      uint4 pixel{0u, 0u, 0u, 0u};
+      if (inside) pixel = *reinterpret_cast<const uint4*>(value + (first + (i * z.W + j) * C));
+      window[((i + row) * seen::COLUMNS + column + j) * 2 + half] = pixel;
+    }
+  }
+}
 
 template <typename T, int SCALE>
 __global__ void __launch_bounds__(THREADS, FORWARD_BLOCKS)
@@ -352,30 +384,45 @@ __global__ void __launch_bounds__(THREADS, FORWARD_BLOCKS)
                       T* __restrict__ output) {
   using seen = Seen<T, SCALE>;
   __shared__ seen here;
-  z.DH = z.DW = z.SH = z.SW = 1, z.scale = z.half_w = z.half_h = float(SCALE);  // known to the compiler
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, C = z.G * 16;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const Tile tile(z, int(blockIdx.x));
+  const int left = tile.q + z.left - seen::HALO, top = tile.p + z.top - seen::HALO;
+  T* const staged = here.staged[warp];
   if (TENSOR_CORES) {
-    const int left = tile.q + z.left - SCALE - 1, top = tile.p + z.top - SCALE - 1;
-#pragma unroll 3
-    for (int i = threadIdx.x; i < seen::ROWS * seen::COLUMNS * 2; i += THREADS) {
-      const int row = i / (2 * seen::COLUMNS), column = i / 2 % seen::COLUMNS, x = left + column, y = top + row;
-      const bool inside = (column < SIDE + seen::SIZE - 1) & (unsigned(x) < unsigned(z.W)) & (unsigned(y) < unsigned(z.H));
-      const T* const from = value + (((tile.n * z.H + y) * z.W + x) * C + tile.g * 16 + i % 2 * 8);
-      here.value[i] = inside ? *reinterpret_cast<const uint4*>(from) : uint4{0u, 0u, 0u, 0u};
-    }
-    for (int i = 0; i < 2; ++i) clear(here.band[warp][i] + lane / ACROSS * ROW_WORDS + lane % ACROSS * UNIT_WORDS);
-  }
-  __syncthreads();
+    bring<T, SCALE>(z, tile, left, top, value, here.value);
 #pragma unroll 1
-  for (int i = warp; i < TURNS; i += WARPS) {
+    for (int i = lane; i < 2 * DOWN * ROW_WORDS; i += 32) here.band[warp][0][i] = 0u;
+    __syncthreads();
+  }
+#pragma unroll 1
+  for (int i = warp; i < TILE / TURN; i += WARPS) {
     const int down = i / 2 * DOWN, across = i % 2 * ACROSS, p = tile.p + down, q = tile.q + across;
     const Turn turn{tile.n, p, q, tile.g, z.P - p, z.Q - q};
     if (!FULL && (turn.rows <= 0 || turn.columns <= 0)) continue;
-    turn_of<T, SCALE>(z, turn, here.value + (down * seen::COLUMNS + across) * 2, here.band[warp], here.staged[warp], value, offset,
-                      mask, output);
+    stage(z, turn, lane, offset, mask, staged);
     __syncwarp();
-    clear(here.band[warp][1] + lane / ACROSS * ROW_WORDS + lane % ACROSS * UNIT_WORDS);  // of the sums
+    bool dense = false;
+    if (TENSOR_CORES) {
+      const int own = turn.has(lane) ? lane : 0;  // no lane misses a vote or a product
+      const Pair<T>* const moves = reinterpret_cast<const Pair<T>*>(staged) + own * POINTS;
+      const T* const masks = staged + TURN * 2 * POINTS + own * POINTS;
+      const Point<float> start = start_of(z, Place{tile.n, p + own / ACROSS, q + own % ACROSS, tile.g});
+      const Located unit = locate<T, SCALE>(z, start, moves, masks);
+      if (FULL || __all_sync(ALL, __popc(unit.far) <= FAR_POINTS)) {
+        const uint4* const pixels = here.value + ((down + 1) * seen::COLUMNS + across + 1) * 2;
+        Sums sums = multiply<T, SCALE>(unit, lane, pixels, here.band[warp]);
+        dense = multiply_far<T, SCALE>(z, unit, start, left, top, lane, moves, masks, here.value, here.band[warp][0], sums);
+        float nothing = 0.0f;  // the product with zeros: NaN where a sum is not finite
+#pragma unroll
+        for (int j = 0; j < DOWN; ++j) {
+#pragma unroll
+          for (int i = 0; i < 4; ++i) nothing += sums.of[j][i] * 0.0f;
+        }
+        dense = FULL || (__all_sync(ALL, nothing == 0.0f) && dense);
+        if (dense) write_sums(z, turn, lane, sums, output);
+      }
+    }
+    if (!dense) gather_all(z, turn, lane, staged, value, output);
     __syncwarp();
   }
 }
