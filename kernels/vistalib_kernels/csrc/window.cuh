@@ -142,6 +142,8 @@ __device__ __forceinline__ unsigned halves(float weight) {
 
 // ---- a turn --------------------------------------------------------------------------------------------------------------
 
+__device__ __forceinline__ int smaller(int a, int b) { return a < b ? a : b; }
+
 // Where a warp works: units (p + i, q + j) of one image and group, i < DOWN, j < ACROSS, as far as there are any.
 struct Turn {
   int n, p, q, g;
@@ -156,23 +158,33 @@ struct Turn {
 };
 
 // Offsets and masks of a turn. The numbers of a unit lie side by side, those of the next one G units on: lanes take three units
-// at a time, a point each, so that a load touches few lines.
+// at a time, a point each, so that a load touches few lines. Who is beyond the last unit brings that one again.
 template <typename T>
 __device__ __forceinline__ void stage(const Problem<float>& z, const Turn& turn, int lane, const T* offset, const T* mask,
                                       T* staged) {
-  const int point = lane % POINTS, before = lane / POINTS, first = turn.unit(z, before) * POINTS + point;
-  const Pair<T>* const moves = reinterpret_cast<const Pair<T>*>(offset) + first;
-  const T* const weights = mask + first;
-  Pair<T>* const to_moves = reinterpret_cast<Pair<T>*>(staged) + before * POINTS + point;
-  T* const to_weights = staged + TURN * 2 * POINTS + before * POINTS + point;
+  constexpr int STEPS = (ACROSS + 2) / 3;
+  const int point = lane % POINTS, before = smaller(lane / POINTS, 2), first = turn.unit(z, 0) * POINTS + point;
+  Pair<T>* const moves = reinterpret_cast<Pair<T>*>(staged) + point;
+  T* const weights = staged + TURN * 2 * POINTS + point;
+  Pair<T> move[DOWN][STEPS];
+  T weight[DOWN][STEPS];
 #pragma unroll
   for (int row = 0; row < DOWN; ++row) {
 #pragma unroll
-    for (int i = 0; i < ACROSS; i += 3) {
-      if (before == 3 || i + before >= ACROSS || !turn.has(row * ACROSS + i + before)) continue;
-      const int from = (row * z.Q + i) * z.G * POINTS, to = (row * ACROSS + i) * POINTS;
-      to_moves[to] = moves[from];
-      to_weights[to] = weights[from];
+    for (int i = 0; i < STEPS; ++i) {
+      const int column = smaller(3 * i + before, (FULL ? ACROSS : smaller(ACROSS, turn.columns)) - 1);
+      const unsigned from = unsigned(first + ((FULL ? row : smaller(row, turn.rows - 1)) * z.Q + column) * (z.G * POINTS));
+      move[row][i] = reinterpret_cast<const Pair<T>*>(offset)[from];
+      weight[row][i] = mask[from];
+    }
+  }
+#pragma unroll
+  for (int row = 0; row < DOWN; ++row) {
+#pragma unroll
+    for (int i = 0; i < STEPS; ++i) {
+      const int to = (row * ACROSS + smaller(3 * i + before, ACROSS - 1)) * POINTS;
+      moves[to] = move[row][i];
+      weights[to] = weight[row][i];
     }
   }
 }
@@ -188,7 +200,7 @@ struct Located {
 // As `location`, whose scale is known here; a product with 1 or 2 needs no rounding.
 template <int SCALE>
 __device__ __forceinline__ float coordinate(float start, int number, float offset) {
-  return (float(number) + offset) * float(SCALE) + start;
+  return (number == 0 ? offset : float(number) + offset) * float(SCALE) + start;
 }
 
 template <typename T, int SCALE>
@@ -278,49 +290,50 @@ __device__ __forceinline__ Sums multiply(const Located& unit, int lane, const ui
   return sums;
 }
 
-// The far points, by the corners' words and the number of the cell's first pixel in the window. False where one lies beyond it.
+// The far points, one of each unit at a time: the words of its corners, and where its cell begins in the window. False where one
+// lies beyond it.
 template <typename T, int SCALE>
 __device__ __forceinline__ bool multiply_far(const Problem<float>& z, const Located& unit, Point<float> start, int left, int top,
                                              int lane, const Pair<T>* offset, const T* mask, const uint4* window, unsigned* band,
                                              Sums& sums) {
   using seen = Seen<T, SCALE>;
+  const int row_of_lane = lane / ACROSS * ROW_WORDS, group = lane / 4;
   unsigned *const words = band + WORDS, *const cells = band + CELLS;
   const uint4* const corner = window + (lane % 4 / 2 + lane % 8 / 4 * seen::COLUMNS) * 2 + lane / 8 % 2;
-  const int group = lane / 4;
   unsigned far = unit.far;
   bool within = true;
 #pragma unroll 1
   for (;;) {
     const unsigned all = __ballot_sync(ALL, far != 0u);
     if (all == 0u) return __all_sync(ALL, within);
+    uint4 its_words{0u, 0u, 0u, 0u};
+    unsigned cell = 0u;
     if (far) {
       const int k = __ffs(int(far)) - 1, column = (k * 11) >> 5;  // k / 3
-      const float x = coordinate<SCALE>(start.x, column, read(offset[k].x));
-      const float y = coordinate<SCALE>(start.y, k - 3 * column, read(offset[k].y));
-      const float low_x = floorf(x), low_y = floorf(y), cell_x = low_x - float(left), cell_y = low_y - float(top);
-      const bool here = (cell_x >= 0.0f) & (cell_x < float(seen::ROWS - 1)) & (cell_y >= 0.0f) & (cell_y < float(seen::ROWS - 1));
+      const float x = coordinate<SCALE>(start.x, column, read(offset[k].x)) - float(left);
+      const float y = coordinate<SCALE>(start.y, k - 3 * column, read(offset[k].y)) - float(top);
       const float logit = read(mask[k]), weight = FULL || z.logits ? power(logit - unit.most) * unit.share : logit;
-      const Corners<float> share = shares(x - low_x, y - low_y, weight);
-      const int j = lane / ACROSS * ROW_WORDS;
-      *reinterpret_cast<uint4*>(words + j + lane % ACROSS * UNIT_WORDS) =
-          uint4{halves<T>(share.of[0]), halves<T>(share.of[1]), halves<T>(share.of[2]), halves<T>(share.of[3])};
-      const unsigned before = all & ((1u << lane) - 1u) & (0xffu << (lane & ~7));  // of the same row
-      cells[j + __popc(before)] = here ? unsigned(int(cell_y) * seen::COLUMNS + int(cell_x)) : 0u;
+      const bool here = (x >= 0.0f) & (x < float(seen::ROWS - 1)) & (y >= 0.0f) & (y < float(seen::ROWS - 1));
+      if (here) {
+        const int cell_x = int(x), cell_y = int(y);
+        const Corners<float> share = shares(x - float(cell_x), y - float(cell_y), weight);
+        its_words = {halves<T>(share.of[0]), halves<T>(share.of[1]), halves<T>(share.of[2]), halves<T>(share.of[3])};
+        cell = unsigned(cell_y * seen::COLUMNS + cell_x) * 2u;
+      }
       within &= here;
       far &= far - 1u;
     }
+    *reinterpret_cast<uint4*>(words + row_of_lane + lane % ACROSS * UNIT_WORDS) = its_words;
+    cells[row_of_lane + lane % ACROSS] = cell;
     __syncwarp();
 #pragma unroll
     for (int j = 0; j < DOWN; ++j) {
-      const unsigned row = all >> (j * ACROSS) & 0xffu;
-      const int count = __popc(row), mine = row >> group & 1u ? __popc(row & ((1u << group) - 1u)) : -1;
       const unsigned word = words[j * ROW_WORDS + group * UNIT_WORDS + lane % 4];
-#pragma unroll 1
-      for (int i = 0; i < count; i += 2) {  // two points a product
-        const int other = i + lane / 16;
-        const unsigned cell = cells[j * ROW_WORDS + (other < count ? other : i)];
-        const Matrices a = load_matrices<true>(corner + cell * 2);
-        multiply_add(sums.of[j], a, mine == i ? word : 0u, mine == i + 1 ? word : 0u, T{});
+#pragma unroll
+      for (int i = 0; i < ACROSS; i += 2) {  // two units a product
+        if (!(all >> (j * ACROSS + i) & 3u)) continue;
+        const Matrices a = load_matrices<true>(corner + cells[j * ROW_WORDS + i + lane / 16]);
+        multiply_add(sums.of[j], a, group == i ? word : 0u, group == i + 1 ? word : 0u, T{});
       }
     }
     __syncwarp();
@@ -347,10 +360,9 @@ __device__ __forceinline__ void gather_all(const Problem<float>& z, const Turn& 
   using team = Team<T, 16>;
 #pragma unroll 1
   for (int first = 0; first < TURN; first += team::UNITS) {
-    const int local = first + lane / team::LANES, part = lane % team::LANES, mine = turn.has(local) ? local : 0;
-    const Place at{turn.n, turn.p + mine / ACROSS, turn.q + mine % ACROSS, turn.g};
-    const int channel = turn.g * 16 + part * team::V;
-    const Look<T, 16> look(z, at, part, staged + mine * 2 * POINTS, staged + TURN * 2 * POINTS + mine * POINTS);
+    const int local = first + lane / team::LANES, part = lane % team::LANES, channel = turn.g * 16 + part * team::V;
+    const Place at{turn.n, turn.p + local / ACROSS, turn.q + local % ACROSS, turn.g};
+    const Look<T, 16> look(z, at, part, staged + local * 2 * POINTS, staged + TURN * 2 * POINTS + local * POINTS);
     const Channels<T> sum = look.interior ? gather<true>(look, value, channel) : gather<false>(look, value, channel);
     if (turn.has(local)) *reinterpret_cast<uint4*>(output + turn.unit(z, local) * 16 + part * team::V) = pack(sum);
   }
@@ -390,8 +402,9 @@ __global__ void __launch_bounds__(THREADS, FORWARD_BLOCKS)
   T* const staged = here.staged[warp];
   if (TENSOR_CORES) {
     bring<T, SCALE>(z, tile, left, top, value, here.value);
+    uint4* const band = reinterpret_cast<uint4*>(here.band[warp]);
 #pragma unroll 1
-    for (int i = lane; i < 2 * DOWN * ROW_WORDS; i += 32) here.band[warp][0][i] = 0u;
+    for (int i = lane; i < 2 * DOWN * ROW_WORDS / 4; i += 32) band[i] = uint4{0u, 0u, 0u, 0u};
     __syncthreads();
   }
 #pragma unroll 1
@@ -403,10 +416,9 @@ __global__ void __launch_bounds__(THREADS, FORWARD_BLOCKS)
     __syncwarp();
     bool dense = false;
     if (TENSOR_CORES) {
-      const int own = turn.has(lane) ? lane : 0;  // no lane misses a vote or a product
-      const Pair<T>* const moves = reinterpret_cast<const Pair<T>*>(staged) + own * POINTS;
-      const T* const masks = staged + TURN * 2 * POINTS + own * POINTS;
-      const Point<float> start = start_of(z, Place{tile.n, p + own / ACROSS, q + own % ACROSS, tile.g});
+      const Pair<T>* const moves = reinterpret_cast<const Pair<T>*>(staged) + lane * POINTS;
+      const T* const masks = staged + TURN * 2 * POINTS + lane * POINTS;
+      const Point<float> start = start_of(z, Place{tile.n, p + lane / ACROSS, q + lane % ACROSS, tile.g});
       const Located unit = locate<T, SCALE>(z, start, moves, masks);
       if (FULL || __all_sync(ALL, __popc(unit.far) <= FAR_POINTS)) {
         const uint4* const pixels = here.value + ((down + 1) * seen::COLUMNS + across + 1) * 2;
