@@ -122,7 +122,6 @@ static void launch(unsigned blocks, unsigned threads, std::function<void()> kern
 #define __syncthreads() warp::meet(warp::BLOCK, 0)
 #define __syncwarp() warp::meet("sync " TEXT(__LINE__), 0)
 #define __all_sync(lanes, x) all_of(warp::meet("vote " TEXT(__LINE__), (x) ? 1 : 0))
-#define __ballot_sync(lanes, x) ballot_of(warp::meet("ballot " TEXT(__LINE__), (x) ? 1 : 0))
 #define __shfl_xor_sync(lanes, x, step) from_lane(x, warp::lane ^ unsigned(step), step == 1 ? "xor 1" : step == 2 ? "xor 2" : "xor")
 #define __shfl_up_sync(lanes, x, step) from_lane(x, warp::lane < unsigned(step) ? warp::lane : warp::lane - unsigned(step), "up")
 
@@ -130,11 +129,6 @@ static bool all_of(const uint64_t* brought) {
   for (unsigned i = 0; i < warp::LANES; ++i)
     if (!brought[i]) return false;
   return true;
-}
-static unsigned ballot_of(const uint64_t* brought) {
-  unsigned lanes = 0;
-  for (unsigned i = 0; i < warp::LANES; ++i) lanes |= unsigned(brought[i]) << i;
-  return lanes;
 }
 template <typename T>
 static T from_lane(T x, unsigned other, const char* how) {
@@ -201,8 +195,6 @@ static unsigned atomicExch(unsigned* at, unsigned x) {
 static void atomicMax(unsigned long long* to, unsigned long long x) {
   if (x > *to) *to = x;
 }
-static int __popc(unsigned x) { return __builtin_popcount(x); }
-static int __ffs(int x) { return __builtin_ffs(x); }
 static float __saturatef(float x) { return x > 0.0f ? x < 1.0f ? x : 1.0f : 0.0f; }
 static int __clzll(long long x) { return __builtin_clzll((unsigned long long)x); }
 static long long __double2ll_rn(double x) { return std::llrint(x); }

@@ -1,21 +1,20 @@
 // The forward by tensor cores: windows of 3x3 at stride 1, offset_scale 1 or 2, 16 channels a group, in float16 and bfloat16.
 //
 // Why. `forward` reads 36 corners a unit, and turns each of their numbers into a float to multiply it. Where no point leaves its
-// place in the stretched window by more than a pixel, the nine points are one dense stencil of SIZE x SIZE weights: neighbouring
-// units share the pixels it covers, and their sums are a product of matrices.
+// place in the stretched window by more than a pixel or two (REACH), the nine points are one dense stencil of SIZE x SIZE weights:
+// neighbouring units share the pixels it covers, and their sums are a product of matrices.
 //
 // The product. Eight units side by side see 16 pixels of a row: (16 channels x pixels) times (pixels x 8 units). 16 bits are too
 // few for a weight, so that it is a word of two numbers, what 16 bits hold of it and the rest; each pixel stands twice in the
 // product, once for each. The words of eight units and a row are a band: unit x has words x .. x + SIZE - 1, the others are zero.
-// A point that went further is a product, too: of its four corners, which are read wherever they lie in the window.
 //
 // Who owns what. A block owns a tile of 16 x 16 units of one group and a window of the pixels around it, in shared memory, zero
 // outside the image. A warp takes 8 x 4 units in a turn, and has two bands of each row of units; a lane owns a unit, its softmax
 // and its weights.
 //
 // Phases of a turn: stage offsets and masks; locate and softmax; for each row of the stencil, write its words into a band and
-// multiply; the far points, the first of each unit, then the second, and so on; write. Where a unit has many far points, one
-// beyond the window, or a sum that is not finite (zero times infinity would have spread), the warp gathers all, as `forward` does.
+// multiply; write. Where a point went further, or a sum is not finite (zero times infinity would have spread), the warp gathers,
+// as `forward` does.
 #pragma once
 
 #include "tiles.cuh"
@@ -27,22 +26,27 @@ constexpr bool TENSOR_CORES = false;  // of this kind: then all is gathered
 #else
 constexpr bool TENSOR_CORES = true;
 #endif
+#if defined(DCNV3_COUNT)
+constexpr int COUNTED = DCNV3_COUNT;  // the reach whose path is compiled
+#else
+constexpr int COUNTED = 0;
+#endif
 constexpr int ACROSS = 8, DOWN = 4, TURN = ACROSS * DOWN;  // units of a turn, one a lane
-constexpr int FAR_POINTS = 4;                              // of a unit; with more, to gather all is cheaper
+constexpr int FARTHEST = 2;                                // pixels that a point may leave its place by
+constexpr int WINDOW_BLOCKS = 3;                           // that share a multiprocessor, with 168 registers a thread
 
-// A band: of each unit, 16 words, and 4 for the corners of a far point; of each row of units, 8 where far points lie. With these
-// between, neither lanes that write a word of their own units nor lanes that read four words of a row's units meet in a bank.
-constexpr int WORDS = 16, UNIT_WORDS = WORDS + 4, CELLS = ACROSS * UNIT_WORDS, ROW_WORDS = CELLS + 8;
+// Words of a unit in a band, and of a row of units. With some between, neither lanes that write a word of their own units nor
+// lanes that read four words of a row's units meet in a bank.
+constexpr int WORDS = 16, UNIT_WORDS = WORDS + 4, ROW_WORDS = ACROSS * UNIT_WORDS + 8, BAND = DOWN * ROW_WORDS;
 
 template <typename T, int SCALE>
-struct Seen {                            // by a tile
-  static constexpr int SIZE = 2 * SCALE + 3;    // of the stencil
-  static constexpr int HALO = SCALE + 2;        // of the window around the tile, one more than the stencil's
-  static constexpr int ROWS = SIDE + 2 * HALO;  // of the window, and columns
-  static constexpr int COLUMNS = 24;            // that are kept, zeros among them
-  static_assert(ROWS <= COLUMNS && SIZE + ACROSS - 1 <= WORDS);
-  alignas(16) uint4 value[ROWS * COLUMNS * 2];
-  alignas(16) unsigned band[WARPS][2][DOWN * ROW_WORDS];
+struct Seen {                                 // by a tile
+  static constexpr int HALO = SCALE + FARTHEST;  // pixels around it
+  static constexpr int ROWS = SIDE + 2 * HALO;   // of the window, and columns
+  static constexpr int COLUMNS = 24;             // that are kept, zeros among them
+  static_assert(ROWS <= COLUMNS && ACROSS + 2 * HALO <= WORDS);
+  alignas(16) uint4 value[2][ROWS * COLUMNS];  // channels 0 to 7, 8 to 15
+  alignas(16) unsigned band[WARPS][2][BAND];
   alignas(16) T staged[WARPS][TURN * 3 * POINTS];
 };
 
@@ -191,10 +195,8 @@ __device__ __forceinline__ void stage(const Problem<float>& z, const Turn& turn,
 
 // What a lane knows of its unit.
 struct Located {
-  float weight[POINTS];                // zero of a far point
-  float across[POINTS], down[POINTS];  // from the point's place in the window
-  unsigned far = 0u;                   // one bit a point
-  float most = 0.0f, share = 1.0f;     // of the softmax: the largest logit, one over the sum
+  float weight[POINTS], across[POINTS], down[POINTS];  // moved so far from the point's place in the window
+  float farthest = 0.0f;                               // of all these; points that are not numbers passed over, and dropped later
 };
 
 // As `location`, whose scale is known here; a product with 1 or 2 needs no rounding.
@@ -209,34 +211,38 @@ __device__ __forceinline__ Located locate(const Problem<float>& z, Point<float> 
 #pragma unroll
   for (int k = 0; k < POINTS; ++k) unit.weight[k] = read(mask[k]);
   if (FULL || z.logits) {
-    float total = 0.0f;
-    unit.most = unit.weight[0];
+    float most = unit.weight[0], total = 0.0f;
 #pragma unroll
-    for (int k = 1; k < POINTS; ++k) unit.most = larger(unit.most, unit.weight[k]);
+    for (int k = 1; k < POINTS; ++k) most = larger(most, unit.weight[k]);
 #pragma unroll
-    for (int k = 0; k < POINTS; ++k) total += unit.weight[k] = power(unit.weight[k] - unit.most);
-    unit.share = reciprocal(total);
+    for (int k = 0; k < POINTS; ++k) total += unit.weight[k] = power(unit.weight[k] - most);
+    const float share = reciprocal(total);
 #pragma unroll
-    for (int k = 0; k < POINTS; ++k) unit.weight[k] *= unit.share;
+    for (int k = 0; k < POINTS; ++k) unit.weight[k] *= share;
   }
 #pragma unroll
   for (int k = 0; k < POINTS; ++k) {
     const Pair<T> move = offset[k];
     unit.across[k] = coordinate<SCALE>(start.x, k / 3, read(move.x)) - (start.x + float(k / 3 * SCALE));
     unit.down[k] = coordinate<SCALE>(start.y, k % 3, read(move.y)) - (start.y + float(k % 3 * SCALE));
-    if ((fabsf(unit.across[k]) <= 1.0f) & (fabsf(unit.down[k]) <= 1.0f)) continue;
-    unit.weight[k] = 0.0f;
-    unit.far |= 1u << k;
+    unit.farthest = larger(larger(unit.farthest, fabsf(unit.across[k])), fabsf(unit.down[k]));
   }
   return unit;
 }
 
-// The shares of the pixel before a point's place, of that at it, and of the one behind; each from 0 to 1, for NaN, too.
+// The shares of the pixels up to REACH before a point's place and behind it, of a point that moved so far: that of the bilinear
+// cell, and zeros. All zero for NaN.
+template <int REACH>
 struct Tent {
-  float of[3];
+  float of[2 * REACH + 1];
 
-  __device__ __forceinline__ explicit Tent(float moved)
-      : of{__saturatef(-moved), __saturatef(1.0f - fabsf(moved)), __saturatef(moved)} {}
+  __device__ __forceinline__ explicit Tent(float moved) {
+    of[REACH - 1] = __saturatef(-moved), of[REACH] = __saturatef(1.0f - fabsf(moved)), of[REACH + 1] = __saturatef(moved);
+    if constexpr (REACH == 2) {
+      of[0] = __saturatef(-moved - 1.0f), of[4] = __saturatef(moved - 1.0f);
+      of[1] -= of[0], of[3] -= of[4];
+    }
+  }
 };
 
 // The sums of a turn: for row j of its units, of channels lane / 4 and lane / 4 + 8, two units each.
@@ -244,100 +250,64 @@ struct Sums {
   float of[DOWN][4];
 };
 
-// The near points. `pixels`: of the window, the first that the stencil of the turn's first unit covers.
-template <typename T, int SCALE>
-__device__ __forceinline__ Sums multiply(const Located& unit, int lane, const uint4* pixels,
-                                         unsigned (&band)[2][DOWN * ROW_WORDS]) {
-  using seen = Seen<T, SCALE>;
-  constexpr int SIZE = seen::SIZE;
+// One of two numbers of a word, twice.
+__device__ __forceinline__ unsigned twice(unsigned word, int second) {
+#if defined(__CUDA_ARCH__)
+  return __byte_perm(word, 0u, second ? 0x3232 : 0x1010);
+#else
+  const unsigned number = second ? word >> 16 : word & 0xffffu;
+  return number << 16 | number;
+#endif
+}
+
+// `first`: of the window, the pixel before and above all that the turn's units see.
+template <typename T, int SCALE, int REACH>
+__device__ __forceinline__ Sums multiply(const Located& unit, int lane, int first, const Seen<T, SCALE>& here, unsigned* band) {
+  constexpr int SIZE = 2 * (SCALE + REACH) + 1, COLUMNS = Seen<T, SCALE>::COLUMNS, BEFORE = FARTHEST - REACH;
   float weights[SIZE][SIZE] = {};
 #pragma unroll
   for (int k = 0; k < POINTS; ++k) {
-    const Tent across(unit.across[k]), down(unit.down[k]);
+    const Tent<REACH> across(unit.across[k]), down(unit.down[k]);
 #pragma unroll
-    for (int i = 0; i < 3; ++i) {
+    for (int i = 0; i <= 2 * REACH; ++i) {
       const float weight = unit.weight[k] * down.of[i];
 #pragma unroll
-      for (int j = 0; j < 3; ++j) weights[k % 3 * SCALE + i][k / 3 * SCALE + j] += weight * across.of[j];
+      for (int j = 0; j <= 2 * REACH; ++j) weights[k % 3 * SCALE + i][k / 3 * SCALE + j] += weight * across.of[j];
     }
   }
 
-  // Rows of matrices: of the band, unit lane % 8 and words lane / 8 * 4 on; of the pixels, four, each twice, of channels 0 to 7,
-  // the same of the others, then both of the next four.
-  const int to = lane / ACROSS * ROW_WORDS + lane % ACROSS * (UNIT_WORDS + 1), from = lane % 8 * UNIT_WORDS + lane / 8 * 4;
-  const uint4* const row_of_matrix = pixels + (lane % 8 / 2 + lane / 16 * 4) * 2 + lane / 8 % 2;
-  Matrices pairs[SIZE + DOWN - 1][2];
+  // A row of a matrix, for each lane. Of the band: unit lane % 8, words lane / 8 * 4 on. Of the pixels: 0, 4, 1, 5, 2, 6, 3, 7 of
+  // eight, whose first and second numbers are those of words 0 to 3 and 4 to 7; channels 0 to 7, then the others, then both of the
+  // next eight pixels.
+  const int to = lane / ACROSS * ROW_WORDS + lane % ACROSS * (UNIT_WORDS + 1) + BEFORE, from = lane % 8 * UNIT_WORDS + lane / 8 * 4;
+  const uint4* const pixels = here.value[lane / 8 % 2] + first + BEFORE * COLUMNS + lane / 16 * 8 + lane % 8 / 2 + lane % 2 * 4;
+  if (REACH < FARTHEST) {  // what a wider stencil left
+#pragma unroll
+    for (int i = 0; i < 2; ++i) band[i * BAND + to - 1] = band[i * BAND + to + SIZE] = 0u;
+  }
+  Matrices rows[SIZE + DOWN - 1][2];
   Sums sums{};
 #pragma unroll
   for (int row = 0; row < SIZE; ++row) {
-    unsigned* const words = band[row % 2];
+    unsigned* const words = band + row % 2 * BAND;
 #pragma unroll
     for (int i = 0; i < SIZE; ++i) words[to + i] = halves<T>(weights[row][i]);
 #pragma unroll
     for (int i = row == 0 ? 0 : row + DOWN - 1; i < row + DOWN; ++i) {
+      const Matrices found = load_matrices<true>(pixels + i * COLUMNS);
 #pragma unroll
-      for (int part = 0; part < 2; ++part)
-        pairs[i][part] = load_matrices<true>(row_of_matrix + (i * seen::COLUMNS + part * 8) * 2);
+      for (int part = 0; part < 4; ++part)
+        rows[i][part / 2].of[part % 2] = twice(found.of[part], 0), rows[i][part / 2].of[part % 2 + 2] = twice(found.of[part], 1);
     }
     __syncwarp();  // the other band is read until here
 #pragma unroll
     for (int j = 0; j < DOWN; ++j) {
       const Matrices b = load_matrices<false>(words + j * ROW_WORDS + from);
-      multiply_add(sums.of[j], pairs[row + j][0], b.of[0], b.of[1], T{});
-      multiply_add(sums.of[j], pairs[row + j][1], b.of[2], b.of[3], T{});
+      multiply_add(sums.of[j], rows[row + j][0], b.of[0], b.of[1], T{});
+      multiply_add(sums.of[j], rows[row + j][1], b.of[2], b.of[3], T{});
     }
   }
   return sums;
-}
-
-// The far points, one of each unit at a time: the words of its corners, and where its cell begins in the window. False where one
-// lies beyond it.
-template <typename T, int SCALE>
-__device__ __forceinline__ bool multiply_far(const Problem<float>& z, const Located& unit, Point<float> start, int left, int top,
-                                             int lane, const Pair<T>* offset, const T* mask, const uint4* window, unsigned* band,
-                                             Sums& sums) {
-  using seen = Seen<T, SCALE>;
-  const int row_of_lane = lane / ACROSS * ROW_WORDS, group = lane / 4;
-  unsigned *const words = band + WORDS, *const cells = band + CELLS;
-  const uint4* const corner = window + (lane % 4 / 2 + lane % 8 / 4 * seen::COLUMNS) * 2 + lane / 8 % 2;
-  unsigned far = unit.far;
-  bool within = true;
-#pragma unroll 1
-  for (;;) {
-    const unsigned all = __ballot_sync(ALL, far != 0u);
-    if (all == 0u) return __all_sync(ALL, within);
-    uint4 its_words{0u, 0u, 0u, 0u};
-    unsigned cell = 0u;
-    if (far) {
-      const int k = __ffs(int(far)) - 1, column = (k * 11) >> 5;  // k / 3
-      const float x = coordinate<SCALE>(start.x, column, read(offset[k].x)) - float(left);
-      const float y = coordinate<SCALE>(start.y, k - 3 * column, read(offset[k].y)) - float(top);
-      const float logit = read(mask[k]), weight = FULL || z.logits ? power(logit - unit.most) * unit.share : logit;
-      const bool here = (x >= 0.0f) & (x < float(seen::ROWS - 1)) & (y >= 0.0f) & (y < float(seen::ROWS - 1));
-      if (here) {
-        const int cell_x = int(x), cell_y = int(y);
-        const Corners<float> share = shares(x - float(cell_x), y - float(cell_y), weight);
-        its_words = {halves<T>(share.of[0]), halves<T>(share.of[1]), halves<T>(share.of[2]), halves<T>(share.of[3])};
-        cell = unsigned(cell_y * seen::COLUMNS + cell_x) * 2u;
-      }
-      within &= here;
-      far &= far - 1u;
-    }
-    *reinterpret_cast<uint4*>(words + row_of_lane + lane % ACROSS * UNIT_WORDS) = its_words;
-    cells[row_of_lane + lane % ACROSS] = cell;
-    __syncwarp();
-#pragma unroll
-    for (int j = 0; j < DOWN; ++j) {
-      const unsigned word = words[j * ROW_WORDS + group * UNIT_WORDS + lane % 4];
-#pragma unroll
-      for (int i = 0; i < ACROSS; i += 2) {  // two units a product
-        if (!(all >> (j * ACROSS + i) & 3u)) continue;
-        const Matrices a = load_matrices<true>(corner + cells[j * ROW_WORDS + i + lane / 16]);
-        multiply_add(sums.of[j], a, group == i ? word : 0u, group == i + 1 ? word : 0u, T{});
-      }
-    }
-    __syncwarp();
-  }
 }
 
 template <typename T>
@@ -372,7 +342,7 @@ __device__ __forceinline__ void gather_all(const Problem<float>& z, const Turn& 
 
 // A thread brings 16 bytes of every eighth pixel of every eighth row.
 template <typename T, int SCALE>
-__device__ __forceinline__ void bring(const Problem<float>& z, const Tile& tile, int left, int top, const T* value, uint4* window) {
+__device__ __forceinline__ void bring(const Problem<float>& z, const Tile& tile, int left, int top, const T* value, Seen<T, SCALE>& here) {
   using seen = Seen<T, SCALE>;
   const int row = threadIdx.x / 16, column = threadIdx.x % 16 / 2, half = threadIdx.x % 2, C = z.G * 16;
   const int first = ((tile.n * z.H + top + row) * z.W + left + column) * C + tile.g * 16 + half * 8;
@@ -385,26 +355,25 @@ __device__ __forceinline__ void bring(const Problem<float>& z, const Tile& tile,
       const bool inside = (column + j < seen::ROWS) & (unsigned(x) < unsigned(z.W)) & (unsigned(y) < unsigned(z.H));
       uint4 pixel{0u, 0u, 0u, 0u};
       if (inside) pixel = *reinterpret_cast<const uint4*>(value + (first + (i * z.W + j) * C));
-      window[((i + row) * seen::COLUMNS + column + j) * 2 + half] = pixel;
+      here.value[half][(i + row) * seen::COLUMNS + column + j] = pixel;
     }
   }
 }
 
 template <typename T, int SCALE>
-__global__ void __launch_bounds__(THREADS, FORWARD_BLOCKS)
+__global__ void __launch_bounds__(THREADS, WINDOW_BLOCKS)
     forward_in_window(Problem<float> z, const T* __restrict__ value, const T* __restrict__ offset, const T* __restrict__ mask,
                       T* __restrict__ output) {
   using seen = Seen<T, SCALE>;
   __shared__ seen here;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const Tile tile(z, int(blockIdx.x));
-  const int left = tile.q + z.left - seen::HALO, top = tile.p + z.top - seen::HALO;
   T* const staged = here.staged[warp];
+  unsigned* const band = here.band[warp][0];
   if (TENSOR_CORES) {
-    bring<T, SCALE>(z, tile, left, top, value, here.value);
-    uint4* const band = reinterpret_cast<uint4*>(here.band[warp]);
-#pragma unroll 1
-    for (int i = lane; i < 2 * DOWN * ROW_WORDS / 4; i += 32) band[i] = uint4{0u, 0u, 0u, 0u};
+    bring<T, SCALE>(z, tile, tile.q + z.left - seen::HALO, tile.p + z.top - seen::HALO, value, here);
+#pragma unroll
+    for (int i = lane; i < 2 * BAND / 4; i += 32) reinterpret_cast<uint4*>(band)[i] = uint4{0u, 0u, 0u, 0u};
     __syncthreads();
   }
 #pragma unroll 1
@@ -414,27 +383,27 @@ __global__ void __launch_bounds__(THREADS, FORWARD_BLOCKS)
     if (!FULL && (turn.rows <= 0 || turn.columns <= 0)) continue;
     stage(z, turn, lane, offset, mask, staged);
     __syncwarp();
-    bool dense = false;
+    bool done = false;
     if (TENSOR_CORES) {
-      const Pair<T>* const moves = reinterpret_cast<const Pair<T>*>(staged) + lane * POINTS;
-      const T* const masks = staged + TURN * 2 * POINTS + lane * POINTS;
       const Point<float> start = start_of(z, Place{tile.n, p + lane / ACROSS, q + lane % ACROSS, tile.g});
-      const Located unit = locate<T, SCALE>(z, start, moves, masks);
-      if (FULL || __all_sync(ALL, __popc(unit.far) <= FAR_POINTS)) {
-        const uint4* const pixels = here.value + ((down + 1) * seen::COLUMNS + across + 1) * 2;
-        Sums sums = multiply<T, SCALE>(unit, lane, pixels, here.band[warp]);
-        dense = multiply_far<T, SCALE>(z, unit, start, left, top, lane, moves, masks, here.value, here.band[warp][0], sums);
+      const Located unit = locate<T, SCALE>(z, start, reinterpret_cast<const Pair<T>*>(staged) + lane * POINTS,
+                                            staged + TURN * 2 * POINTS + lane * POINTS);
+      const bool near = FULL ? COUNTED == 1 : __all_sync(ALL, unit.farthest <= 1.0f);
+      if (FULL || __all_sync(ALL, unit.farthest <= float(FARTHEST))) {
+        const int first = down * seen::COLUMNS + across;
+        const Sums sums = near ? multiply<T, SCALE, 1>(unit, lane, first, here, band)
+                               : multiply<T, SCALE, FARTHEST>(unit, lane, first, here, band);
         float nothing = 0.0f;  // the product with zeros: NaN where a sum is not finite
 #pragma unroll
         for (int j = 0; j < DOWN; ++j) {
 #pragma unroll
           for (int i = 0; i < 4; ++i) nothing += sums.of[j][i] * 0.0f;
         }
-        dense = FULL || (__all_sync(ALL, nothing == 0.0f) && dense);
-        if (dense) write_sums(z, turn, lane, sums, output);
+        done = __all_sync(ALL, nothing == 0.0f) || FULL;
+        if (done) write_sums(z, turn, lane, sums, output);
       }
     }
-    if (!dense) gather_all(z, turn, lane, staged, value, output);
+    if (!done) gather_all(z, turn, lane, staged, value, output);
     __syncwarp();
   }
 }
