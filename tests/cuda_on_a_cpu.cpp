@@ -238,6 +238,38 @@ extern "C" long long tiles(const long long* sizes, double scale) { return dcnv3:
 // 0 where the forward is not done by tensor cores.
 extern "C" long long windows(const long long* sizes, double scale) { return dcnv3::windows_for(settings_of(sizes, scale)); }
 
+// a b in 16 bits, row by row, by what the kernels take to tensor cores: a of 16 x 16, b of 16 x 8, once given by rows, once by
+// columns; and the transpose of the first 8 x 8 numbers of a.
+template <typename T>
+static void product(const T* a, const T* b, const T* b_by_columns, float* by_rows, float* by_columns, T* turned) {
+  alignas(16) static T memory[3][16 * 16];
+  const unsigned lane = threadIdx.x, group = lane / 4, pair = lane % 4 * 2;
+  for (unsigned i = lane; i < 16 * 16; i += 32) memory[0][i] = a[i];
+  for (unsigned i = lane; i < 16 * 8; i += 32) memory[1][i] = b[i], memory[2][i] = b_by_columns[i];
+  __syncwarp();
+  const dcnv3::Matrices of_a = dcnv3::load_matrices<false>(memory[0] + lane % 16 * 16 + lane / 16 * 8);
+  for (const bool columns : {false, true}) {
+    const dcnv3::Matrices of_b = columns ? dcnv3::load_matrices<false>(memory[2] + lane % 8 * 16 + lane / 8 % 2 * 8)
+                                         : dcnv3::load_matrices<true>(memory[1] + lane % 16 * 8);
+    float sum[4] = {};
+    dcnv3::multiply_add(sum, of_a, of_b.of[0], of_b.of[1], T{});
+    for (unsigned i = 0; i < 4; ++i) (columns ? by_columns : by_rows)[(group + i / 2 * 8) * 8 + pair + i % 2] = sum[i];
+  }
+  const unsigned words = dcnv3::transposed(of_a.of[0]);
+  turned[group * 8 + pair].bits = (unsigned short)(words & 0xffff), turned[group * 8 + pair + 1].bits = (unsigned short)(words >> 16);
+}
+extern "C" void products(int kind, const void* a, const void* b, const void* b_by_columns, float* by_rows, float* by_columns,
+                         void* turned) {
+  const auto run = [&](auto number) {
+    using T = decltype(number);
+    launch(1, 32, [=] {
+      product(static_cast<const T*>(a), static_cast<const T*>(b), static_cast<const T*>(b_by_columns), by_rows, by_columns,
+              static_cast<T*>(turned));
+    });
+  };
+  dcnv3::Kind(kind) == dcnv3::Kind::float16 ? run(dcnv3::Half{}) : run(dcnv3::BFloat16{});
+}
+
 // A kernel by its name in C++, with its arguments as the driver takes them: an address for each.
 template <typename... Argument, size_t... I>
 static void call(void (*kernel)(Argument...), unsigned blocks, void** arguments, std::index_sequence<I...>) {

@@ -112,6 +112,15 @@ def windows(inputs: Inputs) -> int:
     return _blocks(cuda_on_a_cpu().windows, inputs)
 
 
+def products(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Twice a b in float32, (16, 16) times (16, 8) of 16 bits, b loaded by rows and by columns; and a[:8, :8] transposed."""
+    kind, turned = KINDS.index(a.dtype), a.new_empty(8, 8)
+    by_rows, by_columns = torch.empty(16, 8), torch.empty(16, 8)
+    tensors = (a, b, b.T.contiguous(), by_rows, by_columns, turned)
+    cuda_on_a_cpu().products(kind, *map(_address, tensors))
+    return by_rows, by_columns, turned
+
+
 def _blocks(count: Any, inputs: Inputs) -> int:
     count.restype = ctypes.c_longlong
     return int(count(*_sizes(inputs, True)))

@@ -264,18 +264,6 @@ __device__ __forceinline__ unsigned twice(unsigned word, int second) {
 template <typename T, int SCALE, int REACH>
 __device__ __forceinline__ Sums multiply(const Located& unit, int lane, int first, const Seen<T, SCALE>& here, unsigned* band) {
   constexpr int SIZE = 2 * (SCALE + REACH) + 1, COLUMNS = Seen<T, SCALE>::COLUMNS, BEFORE = FARTHEST - REACH;
-  float weights[SIZE][SIZE] = {};
-#pragma unroll
-  for (int k = 0; k < POINTS; ++k) {
-    const Tent<REACH> across(unit.across[k]), down(unit.down[k]);
-#pragma unroll
-    for (int i = 0; i <= 2 * REACH; ++i) {
-      const float weight = unit.weight[k] * down.of[i];
-#pragma unroll
-      for (int j = 0; j <= 2 * REACH; ++j) weights[k % 3 * SCALE + i][k / 3 * SCALE + j] += weight * across.of[j];
-    }
-  }
-
   // A row of a matrix, for each lane. Of the band: unit lane % 8, words lane / 8 * 4 on. Of the pixels: 0, 4, 1, 5, 2, 6, 3, 7 of
   // eight, whose first and second numbers are those of words 0 to 3 and 4 to 7; channels 0 to 7, then the others, then both of the
   // next eight pixels.
@@ -290,8 +278,18 @@ __device__ __forceinline__ Sums multiply(const Located& unit, int lane, int firs
 #pragma unroll
   for (int row = 0; row < SIZE; ++row) {
     unsigned* const words = band + row % 2 * BAND;
+    float weights[SIZE] = {};
 #pragma unroll
-    for (int i = 0; i < SIZE; ++i) words[to + i] = halves<T>(weights[row][i]);
+    for (int k = 0; k < POINTS; ++k) {
+      const int i = row - k % 3 * SCALE;
+      if (i < 0 || i > 2 * REACH) continue;
+      const Tent<REACH> across(unit.across[k]), down(unit.down[k]);
+      const float weight = unit.weight[k] * down.of[i];
+#pragma unroll
+      for (int j = 0; j <= 2 * REACH; ++j) weights[k / 3 * SCALE + j] += weight * across.of[j];
+    }
+#pragma unroll
+    for (int i = 0; i < SIZE; ++i) words[to + i] = halves<T>(weights[i]);
 #pragma unroll
     for (int i = row == 0 ? 0 : row + DOWN - 1; i < row + DOWN; ++i) {
       const Matrices found = load_matrices<true>(pixels + i * COLUMNS);
@@ -342,21 +340,28 @@ __device__ __forceinline__ void gather_all(const Problem<float>& z, const Turn& 
 
 // A thread brings 16 bytes of every eighth pixel of every eighth row.
 template <typename T, int SCALE>
-__device__ __forceinline__ void bring(const Problem<float>& z, const Tile& tile, int left, int top, const T* value, Seen<T, SCALE>& here) {
+__device__ __forceinline__ void bring(const Problem<float>& z, const Tile& tile, const T* value, Seen<T, SCALE>& here) {
   using seen = Seen<T, SCALE>;
-  const int row = threadIdx.x / 16, column = threadIdx.x % 16 / 2, half = threadIdx.x % 2, C = z.G * 16;
-  const int first = ((tile.n * z.H + top + row) * z.W + left + column) * C + tile.g * 16 + half * 8;
+  constexpr int STEP = THREADS / 16, DOWNWARD = (seen::ROWS + STEP - 1) / STEP, RIGHTWARD = seen::COLUMNS / STEP;
+  const int row = threadIdx.x % THREADS / 16, column = threadIdx.x % 16 / 2, half = threadIdx.x % 2, C = z.G * 16;
+  const int x = tile.q + z.left - seen::HALO + column, y = tile.p + z.top - seen::HALO + row;
+  const int first = ((tile.n * z.H + y) * z.W + x) * C + tile.g * 16 + half * 8;
+  uint4 pixels[DOWNWARD][RIGHTWARD];
 #pragma unroll
-  for (int i = 0; i < seen::ROWS; i += THREADS / 16) {
+  for (int i = 0; i < DOWNWARD; ++i) {
 #pragma unroll
-    for (int j = 0; j < seen::COLUMNS; j += 8) {
-      if (i + row >= seen::ROWS) continue;
-      const int x = left + column + j, y = top + row + i;
-      const bool inside = (column + j < seen::ROWS) & (unsigned(x) < unsigned(z.W)) & (unsigned(y) < unsigned(z.H));
-      uint4 pixel{0u, 0u, 0u, 0u};
-      if (inside) pixel = *reinterpret_cast<const uint4*>(value + (first + (i * z.W + j) * C));
-      here.value[half][(i + row) * seen::COLUMNS + column + j] = pixel;
+    for (int j = 0; j < RIGHTWARD; ++j) {
+      const bool inside = (unsigned(x + j * STEP) < unsigned(z.W)) & (unsigned(y + i * STEP) < unsigned(z.H));
+      pixels[i][j] = uint4{0u, 0u, 0u, 0u};
+      if (inside & (column + j * STEP < seen::ROWS))
+        pixels[i][j] = *reinterpret_cast<const uint4*>(value + unsigned(first + (i * z.W + j) * (STEP * C)));
     }
+  }
+#pragma unroll
+  for (int i = 0; i < DOWNWARD; ++i) {
+#pragma unroll
+    for (int j = 0; j < RIGHTWARD; ++j)
+      if (row + i * STEP < seen::ROWS) here.value[half][(row + i * STEP) * seen::COLUMNS + column + j * STEP] = pixels[i][j];
   }
 }
 
@@ -371,9 +376,12 @@ __global__ void __launch_bounds__(THREADS, WINDOW_BLOCKS)
   T* const staged = here.staged[warp];
   unsigned* const band = here.band[warp][0];
   if (TENSOR_CORES) {
-    bring<T, SCALE>(z, tile, tile.q + z.left - seen::HALO, tile.p + z.top - seen::HALO, value, here);
+    bring<T, SCALE>(z, tile, value, here);
 #pragma unroll
-    for (int i = lane; i < 2 * BAND / 4; i += 32) reinterpret_cast<uint4*>(band)[i] = uint4{0u, 0u, 0u, 0u};
+    for (int i = 0; i < 2 * WORDS; i += 4) {
+      const int word = i / WORDS * BAND + lane / ACROSS * ROW_WORDS + lane % ACROSS * UNIT_WORDS + i % WORDS;
+      *reinterpret_cast<uint4*>(band + word) = uint4{0u, 0u, 0u, 0u};
+    }
     __syncthreads();
   }
 #pragma unroll 1
@@ -389,7 +397,7 @@ __global__ void __launch_bounds__(THREADS, WINDOW_BLOCKS)
       const Located unit = locate<T, SCALE>(z, start, reinterpret_cast<const Pair<T>*>(staged) + lane * POINTS,
                                             staged + TURN * 2 * POINTS + lane * POINTS);
       const bool near = FULL ? COUNTED == 1 : __all_sync(ALL, unit.farthest <= 1.0f);
-      if (FULL || __all_sync(ALL, unit.farthest <= float(FARTHEST))) {
+      if (__all_sync(ALL, unit.farthest <= float(FARTHEST))) {
         const int first = down * seen::COLUMNS + across;
         const Sums sums = near ? multiply<T, SCALE, 1>(unit, lane, first, here, band)
                                : multiply<T, SCALE, FARTHEST>(unit, lane, first, here, band);
@@ -399,11 +407,11 @@ __global__ void __launch_bounds__(THREADS, WINDOW_BLOCKS)
 #pragma unroll
           for (int i = 0; i < 4; ++i) nothing += sums.of[j][i] * 0.0f;
         }
-        done = __all_sync(ALL, nothing == 0.0f) || FULL;
+        done = __all_sync(ALL, nothing == 0.0f);
         if (done) write_sums(z, turn, lane, sums, output);
       }
     }
-    if (!done) gather_all(z, turn, lane, staged, value, output);
+    if (!FULL && !done) gather_all(z, turn, lane, staged, value, output);
     __syncwarp();
   }
 }
