@@ -17,7 +17,9 @@ from torch import Tensor
 
 FOLDER = ROOT / "build" / "kernels for tests"  # VISTALIB_KERNELS_CACHE, see conftest.py
 KINDS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-Run = Callable[..., tuple[Tensor, ...]]  # inputs, mask_is_logits, deterministic, in_tiles, in_window -> output and three gradients
+Run = Callable[
+    ..., tuple[Tensor, ...]
+]  # inputs, mask_is_logits, deterministic, in_tiles, in_window -> output and three gradients
 
 
 @cache

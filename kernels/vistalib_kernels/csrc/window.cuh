@@ -14,7 +14,7 @@
 //
 // Phases of a turn: stage offsets and masks; locate and softmax; for each row of the stencil, write its words into a band and
 // multiply; write. Where a point went further, or a sum is not finite (zero times infinity would have spread), the warp gathers,
-// as `forward` does.
+// as `forward` does. So does every warp of a GPU before sm_80.
 #pragma once
 
 #include "tiles.cuh"
@@ -40,7 +40,7 @@ constexpr int WINDOW_BLOCKS = 3;                           // that share a multi
 constexpr int WORDS = 16, UNIT_WORDS = WORDS + 4, ROW_WORDS = ACROSS * UNIT_WORDS + 8, BAND = DOWN * ROW_WORDS;
 
 template <typename T, int SCALE>
-struct Seen {                                 // by a tile
+struct Seen {                                    // by a tile
   static constexpr int HALO = SCALE + FARTHEST;  // pixels around it
   static constexpr int ROWS = SIDE + 2 * HALO;   // of the window, and columns
   static constexpr int COLUMNS = 24;             // that are kept, zeros among them
