@@ -115,6 +115,8 @@ static void launch(unsigned blocks, unsigned threads, std::function<void()> kern
 #define DCNV3_LAUNCH(kernel, blocks, stream, ...) launch(unsigned(blocks), THREADS, [=] { (kernel)(__VA_ARGS__); })
 #define DCNV3_ANSWER() nullptr
 
+#include "dcnv3.h"
+
 #define TEXT_(x) #x
 #define TEXT(x) TEXT_(x)
 #define __syncthreads() warp::meet(warp::BLOCK, 0)
@@ -136,6 +138,51 @@ static T from_lane(T x, unsigned other, const char* how) {
   return x;
 }
 
+// Tensor cores, after the PTX ISA. `ldmatrix .m8n8.x4`: lane i names row i % 8 of matrix i / 8; it gets, of each matrix, numbers
+// i % 4 * 2 and the next of row i / 4, or of column i / 4 (`.trans`).
+static void cpu_load_matrices(bool column, const void* row, unsigned (&found)[4]) {
+  static const unsigned short* rows[warp::LANES];
+  rows[warp::lane] = static_cast<const unsigned short*>(row);
+  if (reinterpret_cast<uintptr_t>(row) % 16 != 0) warp::fail("a row of a matrix begins at no multiple of 16 bytes");
+  warp::meet(column ? "ldmatrix.trans" : "ldmatrix", 0);
+  const unsigned group = warp::lane / 4, pair = warp::lane % 4 * 2;
+  for (unsigned m = 0; m < 4; ++m) {
+    const unsigned short* const* const matrix = rows + 8 * m;
+    const unsigned low = column ? matrix[pair][group] : matrix[group][pair];
+    const unsigned high = column ? matrix[pair + 1][group] : matrix[group][pair + 1];
+    found[m] = low | high << 16;
+  }
+  warp::meet("ldmatrix, read", 0);  // nothing is written before all have read
+}
+
+// `movmatrix .m8n8.trans`: as a matrix of `ldmatrix` by rows becomes one by columns.
+static unsigned cpu_transposed(unsigned matrix) {
+  const uint64_t* const words = warp::meet("movmatrix", matrix);
+  const auto number = [&](unsigned row, unsigned column) { return unsigned(words[row * 4 + column / 2] >> column % 2 * 16 & 0xffff); };
+  const unsigned group = warp::lane / 4, pair = warp::lane % 4 * 2;
+  return number(pair, group) | number(pair + 1, group) << 16;
+}
+
+// `mma.m16n8k16`: numbers 2 i and 2 i + 1 of a lane's registers i are, of a (row, column), (group + i % 2 * 8, pair + i / 2 * 8)
+// and the next column; of b, (pair + i * 8, group) and the next row; of the sum, (group + i / 2 * 8, pair + i % 2).
+template <typename T>
+static void cpu_multiply_add(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+  static unsigned brought[warp::LANES][6];
+  unsigned* const mine = brought[warp::lane];
+  std::memcpy(mine, a, sizeof a);
+  mine[4] = b0, mine[5] = b1;
+  warp::meet("mma", 0);
+  const auto number = [](unsigned word, unsigned odd) { return dcnv3::read(T{(unsigned short)(odd ? word >> 16 : word & 0xffff)}); };
+  for (unsigned i = 0; i < 4; ++i) {
+    const unsigned row = warp::lane / 4 + i / 2 * 8, column = warp::lane % 4 * 2 + i % 2;
+    for (unsigned k = 0; k < 16; ++k) {
+      const unsigned of_a = brought[row % 8 * 4 + k % 8 / 2][row / 8 + k / 8 * 2], of_b = brought[column * 4 + k % 8 / 2][4 + k / 8];
+      sum[i] += number(of_a, k % 2) * number(of_b, k % 2);
+    }
+  }
+  warp::meet("mma, done", 0);
+}
+
 template <typename T>
 static void atomicAdd(T* to, T x) {
   *to += x;
@@ -148,6 +195,7 @@ static unsigned atomicExch(unsigned* at, unsigned x) {
 static void atomicMax(unsigned long long* to, unsigned long long x) {
   if (x > *to) *to = x;
 }
+static float __saturatef(float x) { return x > 0.0f ? x < 1.0f ? x : 1.0f : 0.0f; }
 static int __clzll(long long x) { return __builtin_clzll((unsigned long long)x); }
 static long long __double2ll_rn(double x) { return std::llrint(x); }
 static long long __double_as_longlong(double x) {
@@ -173,8 +221,8 @@ static dcnv3::Settings settings_of(const long long* sizes, double scale) {
 }
 
 extern "C" void forward(int kind, const long long* sizes, double scale, const void* value, const void* offset, const void* mask,
-                        void* output) {
-  dcnv3::cuda_forward(dcnv3::Kind(kind), settings_of(sizes, scale), value, offset, mask, output, nullptr);
+                        int in_window, void* output) {
+  dcnv3::cuda_forward(dcnv3::Kind(kind), settings_of(sizes, scale), value, offset, mask, in_window != 0, output, nullptr);
 }
 
 extern "C" void backward(int kind, const long long* sizes, double scale, const void* grad_output, const void* value,
@@ -186,6 +234,41 @@ extern "C" void backward(int kind, const long long* sizes, double scale, const v
 
 // 0 where the backward is not done in tiles.
 extern "C" long long tiles(const long long* sizes, double scale) { return dcnv3::tiles_for(settings_of(sizes, scale)); }
+
+// 0 where the forward is not done by tensor cores.
+extern "C" long long windows(const long long* sizes, double scale) { return dcnv3::windows_for(settings_of(sizes, scale)); }
+
+// a b in 16 bits, row by row, by what the kernels take to tensor cores: a of 16 x 16, b of 16 x 8, once given by rows, once by
+// columns; and the transpose of the first 8 x 8 numbers of a.
+template <typename T>
+static void product(const T* a, const T* b, const T* b_by_columns, float* by_rows, float* by_columns, T* turned) {
+  alignas(16) static T memory[3][16 * 16];
+  const unsigned lane = threadIdx.x, group = lane / 4, pair = lane % 4 * 2;
+  for (unsigned i = lane; i < 16 * 16; i += 32) memory[0][i] = a[i];
+  for (unsigned i = lane; i < 16 * 8; i += 32) memory[1][i] = b[i], memory[2][i] = b_by_columns[i];
+  __syncwarp();
+  const dcnv3::Matrices of_a = dcnv3::load_matrices<false>(memory[0] + lane % 16 * 16 + lane / 16 * 8);
+  for (const bool columns : {false, true}) {
+    const dcnv3::Matrices of_b = columns ? dcnv3::load_matrices<false>(memory[2] + lane % 8 * 16 + lane / 8 % 2 * 8)
+                                         : dcnv3::load_matrices<true>(memory[1] + lane % 16 * 8);
+    float sum[4] = {};
+    dcnv3::multiply_add(sum, of_a, of_b.of[0], of_b.of[1], T{});
+    for (unsigned i = 0; i < 4; ++i) (columns ? by_columns : by_rows)[(group + i / 2 * 8) * 8 + pair + i % 2] = sum[i];
+  }
+  const unsigned words = dcnv3::transposed(of_a.of[0]);
+  turned[group * 8 + pair].bits = (unsigned short)(words & 0xffff), turned[group * 8 + pair + 1].bits = (unsigned short)(words >> 16);
+}
+extern "C" void products(int kind, const void* a, const void* b, const void* b_by_columns, float* by_rows, float* by_columns,
+                         void* turned) {
+  const auto run = [&](auto number) {
+    using T = decltype(number);
+    launch(1, 32, [=] {
+      product(static_cast<const T*>(a), static_cast<const T*>(b), static_cast<const T*>(b_by_columns), by_rows, by_columns,
+              static_cast<T*>(turned));
+    });
+  };
+  dcnv3::Kind(kind) == dcnv3::Kind::float16 ? run(dcnv3::Half{}) : run(dcnv3::BFloat16{});
+}
 
 // A kernel by its name in C++, with its arguments as the driver takes them: an address for each.
 template <typename... Argument, size_t... I>
@@ -207,10 +290,11 @@ extern "C" int launch_named(const char* name, unsigned blocks, void** arguments)
   TRY(dcnv3::backward_any<T, R>) TRY(dcnv3::backward_any<T, unsigned long long>) TRY(dcnv3::finish<T, R>) \
       TRY(dcnv3::finish<T, unsigned long long>)
 #define TRY_TILES(T) TRY(dcnv3::backward_in_tiles<T, 16>) TRY(dcnv3::backward_in_tiles<T, 32>)
+#define TRY_WINDOW(T) TRY(dcnv3::forward_in_window<T, 1>) TRY(dcnv3::forward_in_window<T, 2>)
 #define TRY_ALL(T) TRY_NARROW(T, 8) TRY_NARROW(T, 16) TRY_NARROW(T, 32) TRY_TILES(T) TRY_ANY(T, float)
   TRY_ALL(float)
-  TRY_ALL(dcnv3::Half)
-  TRY_ALL(dcnv3::BFloat16)
+  TRY_ALL(dcnv3::Half) TRY_WINDOW(dcnv3::Half)
+  TRY_ALL(dcnv3::BFloat16) TRY_WINDOW(dcnv3::BFloat16)
   TRY_ANY(double, double)
   return 0;
 }

@@ -17,7 +17,9 @@ from torch import Tensor
 
 FOLDER = ROOT / "build" / "kernels for tests"  # VISTALIB_KERNELS_CACHE, see conftest.py
 KINDS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-Run = Callable[..., tuple[Tensor, ...]]  # inputs, mask_is_logits, deterministic, in_tiles -> output and three gradients
+Run = Callable[
+    ..., tuple[Tensor, ...]
+]  # inputs, mask_is_logits, deterministic, in_tiles, in_window -> output and three gradients
 
 
 @cache
@@ -76,7 +78,12 @@ def by_twin(inputs: Inputs, *, mask_is_logits: bool = False, deterministic: bool
 
 
 def by_cuda_on_a_cpu(
-    inputs: Inputs, *, mask_is_logits: bool = False, deterministic: bool = False, in_tiles: bool = True
+    inputs: Inputs,
+    *,
+    mask_is_logits: bool = False,
+    deterministic: bool = False,
+    in_tiles: bool = True,
+    in_window: bool = False,
 ) -> tuple[Tensor, ...]:
     """By the CUDA kernels, launched as the extension does; results lie in memory that was poisoned and is guarded."""
     emulator, kind = cuda_on_a_cpu(), KINDS.index(inputs.value.dtype)
@@ -89,7 +96,7 @@ def by_cuda_on_a_cpu(
     sums = grad_value.zero_() if sums.dtype == value.dtype else guarded(sums)
     largest = torch.zeros(2, dtype=torch.float64) if deterministic else None
     if output.numel():
-        emulator.forward(kind, sizes, scale, *map(_address, (value, offset, mask, output)))
+        emulator.forward(kind, sizes, scale, *map(_address, (value, offset, mask)), int(in_window), _address(output))
         given = map(_address, (grad_output, value, offset, mask, sums, largest))
         emulator.backward(kind, sizes, scale, *given, int(in_tiles), *map(_address, (grad_value, grad_offset, grad_mask)))
     for tensor in (output, grad_value, grad_offset, grad_mask, sums):
@@ -99,10 +106,26 @@ def by_cuda_on_a_cpu(
 
 def tiles(inputs: Inputs) -> int:
     """Blocks of the backward in tiles, as the extension launches it; 0 where it does not."""
-    emulator = cuda_on_a_cpu()
-    emulator.tiles.restype = ctypes.c_longlong
-    count: int = emulator.tiles(*_sizes(inputs, True))
-    return count
+    return _blocks(cuda_on_a_cpu().tiles, inputs)
+
+
+def windows(inputs: Inputs) -> int:
+    """Blocks of the forward by tensor cores, as the extension launches it; 0 where it does not."""
+    return _blocks(cuda_on_a_cpu().windows, inputs)
+
+
+def products(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Twice a b in float32, (16, 16) times (16, 8) of 16 bits, b loaded by rows and by columns; and a[:8, :8] transposed."""
+    kind, turned = KINDS.index(a.dtype), a.new_empty(8, 8)
+    by_rows, by_columns = torch.empty(16, 8), torch.empty(16, 8)
+    tensors = (a, b, b.T.contiguous(), by_rows, by_columns, turned)
+    cuda_on_a_cpu().products(kind, *map(_address, tensors))
+    return by_rows, by_columns, turned
+
+
+def _blocks(count: Any, inputs: Inputs) -> int:
+    count.restype = ctypes.c_longlong
+    return int(count(*_sizes(inputs, True)))
 
 
 def _sizes(inputs: Inputs, mask_is_logits: bool) -> tuple[Any, ctypes.c_double]:
@@ -114,7 +137,12 @@ def _sizes(inputs: Inputs, mask_is_logits: bool) -> tuple[Any, ctypes.c_double]:
 
 
 def by_nvrtc_on_a_cpu(
-    inputs: Inputs, *, mask_is_logits: bool = False, deterministic: bool = False, in_tiles: bool = True
+    inputs: Inputs,
+    *,
+    mask_is_logits: bool = False,
+    deterministic: bool = False,
+    in_tiles: bool = True,
+    in_window: bool = False,
 ) -> tuple[Tensor, ...]:
     """By the CUDA kernels, launched as `vistalib_kernels.nvrtc` does, from Python."""
     from vistalib_kernels import nvrtc
@@ -131,7 +159,7 @@ def by_nvrtc_on_a_cpu(
         settings = {**inputs.settings, "mask_is_logits": mask_is_logits}
         how = {"deterministic": deterministic, "in_tiles": in_tiles}
         gradients = nvrtc.backward(inputs.grad_output, *inputs.tensors, **settings, **how)
-        return (nvrtc.forward(*inputs.tensors, **settings), *gradients)
+        return (nvrtc.forward(*inputs.tensors, **settings, in_window=in_window), *gradients)
 
 
 GUARD = 64  # numbers before and behind a guarded tensor

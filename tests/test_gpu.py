@@ -88,27 +88,47 @@ def test_a_backward_in_tiles_gives_what_one_without_gives(spread: float) -> None
         assert worst(one.cpu(), other.cpu()) < 1e-4  # atomics add in any order
 
 
-def test_the_contestant_without_tiles_asks_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gpu_op import untiled
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("spread", [0.1, 0.25, 2.0], ids=["within-one", "within-two", "far"])
+def test_a_forward_by_tensor_cores_gives_what_one_without_gives(dtype: torch.dtype, spread: float) -> None:
+    skip_unusable("cuda")
+    from vistalib_kernels import cuda
+
+    inputs = on_gpu(height=50, width=70, offset_scale=2.0, spread=spread, dtype=dtype)
+    rest = {**inputs.settings, "mask_is_logits": True}
+    window, plain = (cuda.forward(*inputs.tensors, **rest, in_window=choice) for choice in (True, False))
+    assert worst(window.float().cpu(), plain.float().cpu()) <= torch.finfo(dtype).eps * float(plain.abs().max())  # one rounding
+
+
+@pytest.mark.parametrize(
+    ("name", "choice"),
+    [("untiled", {"in_window": False, "in_tiles": False}), ("windowed", {"in_window": True, "in_tiles": True})],
+)
+def test_a_contestant_asks_for_its_kernels(monkeypatch: pytest.MonkeyPatch, name: str, choice: dict[str, bool]) -> None:
+    import gpu_op
     from vistalib_kernels import cuda, extension
 
     library()
-    asked: list[bool] = []
+    asked: dict[str, bool] = {}
+
+    def forward(*tensors: Tensor, in_window: bool, **settings: Any) -> Tensor:
+        asked["in_window"] = in_window
+        return extension.forward(*tensors, **settings)
 
     def backward(*tensors: Tensor, in_tiles: bool, **settings: Any) -> tuple[Tensor, Tensor, Tensor]:
-        asked.append(in_tiles)
+        asked["in_tiles"] = in_tiles
         return extension.backward(*tensors, **settings)
 
-    monkeypatch.setattr(cuda, "forward", extension.forward)  # the C++ twin stands in for a GPU
+    monkeypatch.setattr(cuda, "forward", forward)  # the C++ twin stands in for a GPU
     monkeypatch.setattr(cuda, "backward", backward)
     work = Workload("", None, 1, 5, 7, 12, 3)
     *tensors, gradient = draw(work, Offsets("uniform:3"), torch.float64, device=torch.device("cpu"), seed=0)
     leaves = [tensor.detach().requires_grad_() for tensor in tensors]
-    output = untiled().bind(work, torch.device("cpu"))(*leaves)
+    output = getattr(gpu_op, name)().bind(work, torch.device("cpu"))(*leaves)
     expected = dcnv3_gradients(gradient, *tensors, groups=work.groups)
     for ours, theirs in zip(torch.autograd.grad(output, leaves, gradient), expected):
         assert worst(ours, theirs) < 1e-12  # measured 1e-15
-    assert asked == [False]
+    assert asked == choice
 
 
 @pytest.fixture

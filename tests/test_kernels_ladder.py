@@ -10,6 +10,8 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 import ladder
 
+from vistalib.bench.workload import Offsets
+
 RECORD = json.loads(ladder.RECORD.read_text(encoding="utf-8"))
 STEPS = RECORD["steps"]
 
@@ -63,6 +65,20 @@ def test_instructions_count_as_often_as_their_loop_runs(trip: float | ladder.Str
     assert cost.load_clocks == (1 + 4) * times / 2
     assert cost.load_bytes == 32 * (2 + 16) * a_thread / 2
     assert cost.atomic_bytes == 32 * 16 * a_thread / 2
+
+
+def test_the_turns_of_a_window_are_counted_by_their_farthest_point() -> None:
+    assert ladder.reaching(Offsets("uniform:0.49")) == (1, 0, 0)
+    assert ladder.reaching(Offsets("uniform:4")) == (0, 0, 1)
+    near, wide, far = ladder.reaching(Offsets("normal:0.25"))  # 576 numbers of N(0, 0.5), in 4096 turns
+    assert near == 0
+    assert wide == pytest.approx((1 - 6.33e-5) ** 576, abs=0.01)
+    assert wide + far == pytest.approx(1)
+
+
+def test_costs_add_up() -> None:
+    one, other = ladder.Cost(1, 2, 3, 4, 5), ladder.Cost(10, 20, 30, 40, 50)
+    assert ladder.together((0.5, one), (2, other)) == ladder.Cost(20.5, 41, 61.5, 82, 102.5)
 
 
 def test_a_loop_nobody_expected_is_an_error() -> None:

@@ -1,4 +1,4 @@
-"""Our backward without tiles, for tools/gpu.py: what tiles are worth, in one run on the same tensors."""
+"""Our kernels as nobody takes them by default, for tools/gpu.py: what tiles and windows are worth, on the same tensors."""
 
 from typing import Any
 
@@ -11,29 +11,40 @@ from vistalib.bench.baselines import Implementation
 from vistalib.bench.workload import Workload
 
 
-class Untiled(torch.autograd.Function):
-    """The CUDA kernels, with the backward that adds every corner of every point to memory."""
+class Chosen(torch.autograd.Function):
+    """The CUDA kernels, forward by tensor cores or not, backward in tiles or adding every corner of every point to memory."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, offset: Tensor, mask: Tensor, settings: dict[str, Any]) -> Tensor:
+    def forward(
+        ctx: Any, value: Tensor, offset: Tensor, mask: Tensor, settings: dict[str, Any], in_window: bool, in_tiles: bool
+    ) -> Tensor:
         """(N, H, W, C), (N, P, Q, G*K*2) and (N, P, Q, G*K) to (N, P, Q, C)."""
         ctx.save_for_backward(value, offset, mask)
-        ctx.settings = settings
-        return cuda.forward(value, offset, mask, **settings)
+        ctx.settings, ctx.in_tiles = settings, in_tiles
+        return cuda.forward(value, offset, mask, **settings, in_window=in_window)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]  # torch leaves it unannotated
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of value, offset and mask."""
-        return (*cuda.backward(gradient, *ctx.saved_tensors, **ctx.settings, in_tiles=False), None)
+        gradients = cuda.backward(gradient, *ctx.saved_tensors, **ctx.settings, in_tiles=ctx.in_tiles)
+        return (*gradients, None, None, None)
 
 
 def untiled() -> Implementation:
-    """A contestant for `vistalib.bench.OperatorBench`."""
+    """The backward without tiles, a contestant for `vistalib.bench.OperatorBench`."""
+    return _contestant("cuda-untiled", in_window=False, in_tiles=False)
 
+
+def windowed() -> Implementation:
+    """The forward by tensor cores, where offsets are small enough."""
+    return _contestant("cuda-window", in_window=True, in_tiles=True)
+
+
+def _contestant(name: str, *, in_window: bool, in_tiles: bool) -> Implementation:
     def bind(work: Workload, device: torch.device) -> Any:
         pairs = {"kernel_size": (3, 3), **dict.fromkeys(("stride", "padding", "dilation"), (1, 1))}
         settings = {"groups": work.groups, **pairs, "offset_scale": work.offset_scale, "mask_is_logits": False}
-        return lambda value, offset, mask: Untiled.apply(value, offset, mask, settings)  # type: ignore[no-untyped-call]
+        return lambda *tensors: Chosen.apply(*tensors, settings, in_window, in_tiles)  # type: ignore[no-untyped-call]
 
-    return Implementation("cuda-untiled", bind)
+    return Implementation(name, bind)

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,8 @@ NOTE = (
     "shared memory and shuffles, without conflicts of banks; atomics: bytes at 5.5 TB/s, as if those of a warp lay side by "
     "side; memory: every byte once at 4.3 TB/s; predicted: the largest; measured: on a GPU, or null. Steps by arithmetic were "
     "not built. Lists depend on the offsets: predicted for N(0, 0.5), at_uniform_4 for uniform ones up to 4, both before L's "
-    "offset_scale of 2; how long lists are was counted in tiles drawn so"
+    "offset_scale of 2, at_half and at_quarter for N(0, 0.5) and N(0, 0.25) pixels after it; how long lists are, and which "
+    "turns of a window reach how far, was counted in tiles drawn so"
 )
 
 
@@ -112,6 +113,9 @@ def made(step: dict[str, Any], nvcc: str, disassembler: Path, place: Path) -> di
         found, cost, wide = by_lists((Offsets("normal:0.5"), Offsets("uniform:4")), nvcc, disassembler, place)
         far = microseconds(step["direction"], wide)
         found["at_uniform_4"] = {"microseconds": far, "atomic_bytes": round(wide.atomic_bytes)}
+    elif step["step"] == "window":
+        found, cost, others = by_window(nvcc, disassembler, place)
+        found |= {name: {"microseconds": microseconds(step["direction"], other)} for name, other in others.items()}
     else:
         found, cost = by_cuda(step["direction"], step.pop("replaced", {}), nvcc, disassembler, place)
     if "no local memory" in step["prediction"] and found["local_bytes"]:
@@ -181,6 +185,17 @@ def drawn(offsets: Offsets, scale: float = 2.0, tiles: int = 64) -> Lists:
     return Lists(side**2, rows * columns, columns // TEAMS, *(float(total) / tiles for total in sums))
 
 
+# ---- turns of a window ---------------------------------------------------------------------------------------------------
+
+
+def reaching(offsets: Offsets, scale: float = 2.0, turns: int = 4096) -> tuple[float, float, float]:
+    """Shares of a warp's turns in window.cuh whose points all stay within one pixel, within two, and that gather."""
+    moves = offsets.draw(turns, 32, POINTS, 2, generator=torch.Generator().manual_seed(0)).abs() * scale
+    farthest = moves.flatten(1).amax(1)
+    near, wide = float((farthest <= 1).double().mean()), float((farthest <= 2).double().mean())
+    return near, wide - near, 1 - wide
+
+
 # ---- machine code --------------------------------------------------------------------------------------------------------
 
 Loop = tuple[int, int]
@@ -223,8 +238,8 @@ def cost_of(code: Sequence[str], loops: Sequence[Loop], trips: Sequence[float | 
         if parts[0] == "LDG":
             loads += thread * 32 * width
             clocks += warp * max(1.0, 32 * width / 128)
-        if parts[0] in ("LDS", "STS", "ATOMS", "SHFL"):
-            shared += warp * max(1.0, 32 * width / 128)
+        if parts[0] in ("LDS", "STS", "ATOMS", "SHFL", "LDSM", "MOVM"):
+            shared += warp * max(1.0, 32 * (16 if parts[0] == "LDSM" else width) / 128)  # four matrices
         if parts[0] in ("REDG", "RED", "ATOMG"):
             atomics += thread * 32 * width
     return Cost(*(total / units_of_a_warp for total in (instructions, clocks, loads, atomics, shared)))
@@ -323,6 +338,45 @@ def cost_of_lists(code: Sequence[str], loops: Sequence[Loop], lists: Lists) -> C
     collect = [lists.strips, lists.rows / warps / lists.strips, lists.turns / lists.rows]
     cost = cost_of(code, loops, [cells % 4, cells // 4, units / 32, units / TEAMS, *collect], units)
     return replace(cost, atomic_bytes=(lists.pixels + 4 * lists.far) * D * 4 / lists.units)
+
+
+def by_window(nvcc: str, disassembler: Path, place: Path) -> tuple[dict[str, Any], Cost, dict[str, Cost]]:
+    """The forward by tensor cores: for N(0, 0.5) before offset_scale, and for other offsets.
+
+    A turn that gathers costs what `forward` does, all that comes before a window's turn, and what it takes to see how far its
+    points reach.
+    """
+    source, code = kernel_sass.SOURCES / "dcnv3_cuda.cu", place / "cuda.cubin"
+    compile_ = [nvcc, "-std=c++17", "-O3", "-cubin", "-arch=sm_90", "-Xptxas=-v", str(source), "-o", str(code)]
+    rows = list(kernel_sass.resources(run(compile_).stderr, "90"))
+    row = next(row for row in rows if kind(row) == ("forward_in_window at 2", "bfloat16", D))
+    local = max(other["stack_bytes"] + other["spill_bytes"] for other in rows if "forward_in_window" in other["kernel"])
+    units, turns = 16**2 / (THREADS // 32), 16**2 / THREADS
+    made_of = []
+    for reach in (1, 2):
+        run([*compile_, f"-DDCNV3_COUNT={reach}"])
+        text = run([str(disassembler), str(code)]).stdout
+        instructions, loops = instructions_of(text, row["symbol"])
+        made_of.append(cost_of(instructions, loops, [turns], units))
+        vote = next(i for i in range(loops[0][0], len(instructions)) if "VOTE" in instructions[i])
+    seen = cost_of(instructions[:vote], [(loops[0][0], vote - 1)], [turns], units)
+    plain = next(other for other in rows if kind(other) == ("forward", "bfloat16", D))
+    gathered = together((1.0, cost_of(*instructions_of(text, plain["symbol"]), [], 32 * 16 / (D * BYTES))), (1.0, seen))
+    costs = {
+        name: together(*zip(reaching(Offsets(offsets)), (*made_of, gathered)))
+        for name, offsets in {
+            "before": "normal:0.5", "at_uniform_4": "uniform:4", "at_half": "normal:0.25", "at_quarter": "normal:0.125"
+        }.items()
+    }  # fmt: skip
+    found = {"registers": row["registers"], "shared_bytes": row["shared_bytes"], "local_bytes": local}
+    return found, costs.pop("before"), costs
+
+
+def together(*parts: tuple[float, Cost]) -> Cost:
+    """Costs added up, each so many times."""
+    return Cost(
+        *(sum(times * number for (times, _), number in zip(parts, column)) for column in zip(*(astuple(c) for _, c in parts)))
+    )
 
 
 def kind(row: dict[str, Any]) -> tuple[str, str, int]:

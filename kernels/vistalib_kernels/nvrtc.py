@@ -20,7 +20,7 @@ from torch import Tensor
 from vistalib_kernels.build import COMMAND, SOURCES, BuildFailed, find_nvcc, folder
 
 THREADS, WARPS, STRIDING_BLOCKS = 128, 4, 4096  # as in dcnv3_cuda.cu
-HEADERS = ("dcnv3.h", "made.cuh", "any.cuh", "tiles.cuh")
+HEADERS = ("dcnv3.h", "made.cuh", "any.cuh", "tiles.cuh", "window.cuh")
 WIDTHS = (8, 16, 32)  # channels of a group that have kernels of their own
 SIDE, REACH = 16, 3  # of a tile; of a kernel that it suits
 NAMES = {torch.float32: "float", torch.float64: "double", torch.float16: "dcnv3::Half", torch.bfloat16: "dcnv3::BFloat16"}
@@ -48,6 +48,7 @@ def forward(
     dilation: Sequence[int],
     offset_scale: float,
     mask_is_logits: bool,
+    in_window: bool = False,
 ) -> Tensor:
     """As `extension.forward`."""
     value, offset, mask = value.contiguous(), offset.contiguous(), mask.contiguous()
@@ -56,7 +57,10 @@ def forward(
         return output
     z = _problem(value, offset, groups, (kernel_size, stride, padding, dilation), offset_scale, mask_is_logits)
     name, width = NAMES[value.dtype], _width(value, z, (value, offset, mask, output))
-    if width:
+    if width and (windows := _windows(z, value) if in_window else 0):
+        kernel = f"dcnv3::forward_in_window<{name}, {int(offset_scale)}>"
+        _launch(kernel, windows, value, z, value, offset, mask, output)
+    elif width:
         blocks = _blocks(z.units, _units_of_block(value, width))
         _launch(f"dcnv3::forward<{name}, {width}>", blocks, value, z, value, offset, mask, output)
     else:
@@ -151,11 +155,22 @@ def _width(value: Tensor, z: Any, tensors: Sequence[Tensor]) -> int:
     return z.D if made and all(tensor.data_ptr() % 16 == 0 for tensor in tensors) else 0
 
 
+def _tiles_of(z: Any) -> int:
+    """Tiles of all images and groups; `tiles_of` of dcnv3_cuda.cu."""
+    tiles = _blocks(z.P, SIDE) * _blocks(z.Q, SIDE)
+    return z.units // (z.P * z.Q) * tiles if tiles * SIDE**2 <= 2 * z.P * z.Q and z.units * z.D < 2**30 else 0
+
+
 def _tiles(z: Any) -> int:
     """Blocks of `backward_in_tiles`, 0 where it does not suit; `tiles_for` of dcnv3_cuda.cu."""
-    tiles = _blocks(z.P, SIDE) * _blocks(z.Q, SIDE)
-    fits = (z.SH, z.SW) == (1, 1) and z.D >= 16 and z.scale * max(z.DH, z.DW) <= REACH and z.units * z.D < 2**30
-    return z.units // (z.P * z.Q) * tiles if fits and tiles * SIDE**2 <= 2 * z.P * z.Q else 0
+    fits = (z.SH, z.SW) == (1, 1) and z.D >= 16 and z.scale * max(z.DH, z.DW) <= REACH
+    return _tiles_of(z) if fits else 0
+
+
+def _windows(z: Any, value: Tensor) -> int:
+    """Blocks of `forward_in_window`, 0 where it does not suit; `windows_for` of dcnv3_cuda.cu."""
+    plain = (z.SH, z.SW, z.DH, z.DW) == (1, 1, 1, 1) and z.D == 16 and z.scale in (1.0, 2.0) and value.element_size() == 2
+    return _tiles_of(z) if plain else 0
 
 
 def _units_of_block(value: Tensor, width: int) -> int:

@@ -8,6 +8,7 @@
 // The kernels include nothing but the mathematics, so that NVRTC compiles this file, too; it leaves out the launching.
 #include "any.cuh"
 #include "tiles.cuh"
+#include "window.cuh"
 
 #if !defined(__CUDACC_RTC__)
 
@@ -50,12 +51,23 @@ bool with_width(const Settings& s, F what) {
   return false;
 }
 
+// Tiles of all images and groups; 0 where most of them would be empty, or positions need more than 32 bits.
+inline long long tiles_of(const Settings& s) {
+  const long long tiles = blocks_for(s.P, SIDE) * blocks_for(s.Q, SIDE);
+  return tiles * TILE <= 2 * s.P * s.Q && s.units() * s.D < 1ll << 30 ? s.N * s.G * tiles : 0;
+}
+
 // Blocks of `backward_in_tiles`; 0 where `backward` is better: most points would leave the window, or most of a tile be empty.
 inline long long tiles_for(const Settings& s) {
-  const long long tiles = blocks_for(s.P, SIDE) * blocks_for(s.Q, SIDE);
   const double reach = s.scale * (s.dilation_h > s.dilation_w ? s.dilation_h : s.dilation_w);
-  const bool fits = s.stride_h == 1 && s.stride_w == 1 && s.D >= 16 && reach <= ABOVE / 2 && s.units() * s.D < 1ll << 30;
-  return fits && tiles * TILE <= 2 * s.P * s.Q ? s.N * s.G * tiles : 0;
+  const bool fits = s.stride_h == 1 && s.stride_w == 1 && s.D >= 16 && reach <= ABOVE / 2;
+  return fits ? tiles_of(s) : 0;
+}
+
+// Blocks of `forward_in_window`, 0 where it was not made for the sizes.
+inline long long windows_for(const Settings& s) {
+  const bool plain = s.stride_h == 1 && s.stride_w == 1 && s.dilation_h == 1 && s.dilation_w == 1;
+  return plain && s.D == 16 && (s.scale == 1.0 || s.scale == 2.0) ? tiles_of(s) : 0;
 }
 
 template <typename... Pointer>
@@ -64,11 +76,21 @@ bool aligned(const Pointer*... pointers) {
 }
 
 template <typename T>
-void run_forward(const Settings& s, const T* value, const T* offset, const T* mask, T* output, void* stream) {
+void run_forward(const Settings& s, const T* value, const T* offset, const T* mask, bool in_window, T* output, void* stream) {
   const auto z = problem<Real<T>>(s);
   if constexpr (sizeof(T) < 8) {  // float64 is for checking gradients
     const auto made = [&](auto width) {
       constexpr int D = decltype(width)::width;
+      if constexpr (sizeof(T) == 2 && D == 16) {
+        if (const long long tiles = in_window ? windows_for(s) : 0) {
+          if (s.scale == 1.0) {
+            DCNV3_LAUNCH((forward_in_window<T, 1>), tiles, stream, z, value, offset, mask, output);
+          } else {
+            DCNV3_LAUNCH((forward_in_window<T, 2>), tiles, stream, z, value, offset, mask, output);
+          }
+          return;
+        }
+      }
       DCNV3_LAUNCH((forward<T, D>), blocks_for(s.units(), WARPS * Team<T, D>::UNITS), stream, z, value, offset, mask, output);
     };
     if (aligned(value, offset, mask, output) && with_width(s, made)) return;
@@ -121,12 +143,12 @@ void run_backward(const Settings& s, const T* grad_output, const T* value, const
   if (static_cast<void*>(store) != static_cast<void*>(grad_value)) finished(store);
 }
 
-const char* cuda_forward(Kind kind, const Settings& s, const void* value, const void* offset, const void* mask, void* output,
-                         void* stream) {
+const char* cuda_forward(Kind kind, const Settings& s, const void* value, const void* offset, const void* mask,
+                         bool in_window, void* output, void* stream) {
   with_type(kind, [&](auto number) {
     using T = decltype(number);
     run_forward(s, static_cast<const T*>(value), static_cast<const T*>(offset), static_cast<const T*>(mask),
-                static_cast<T*>(output), stream);
+                in_window, static_cast<T*>(output), stream);
   });
   return DCNV3_ANSWER();
 }

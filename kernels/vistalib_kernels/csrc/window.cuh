@@ -1,0 +1,419 @@
+// The forward by tensor cores: windows of 3x3 at stride 1, offset_scale 1 or 2, 16 channels a group, in float16 and bfloat16.
+//
+// Why. `forward` reads 36 corners a unit, and turns each of their numbers into a float to multiply it. Where no point leaves its
+// place in the stretched window by more than a pixel or two (REACH), the nine points are one dense stencil of SIZE x SIZE weights:
+// neighbouring units share the pixels it covers, and their sums are a product of matrices.
+//
+// The product. Eight units side by side see 16 pixels of a row: (16 channels x pixels) times (pixels x 8 units). 16 bits are too
+// few for a weight, so that it is a word of two numbers, what 16 bits hold of it and the rest; each pixel stands twice in the
+// product, once for each. The words of eight units and a row are a band: unit x has words x .. x + SIZE - 1, the others are zero.
+//
+// Who owns what. A block owns a tile of 16 x 16 units of one group and a window of the pixels around it, in shared memory, zero
+// outside the image. A warp takes 8 x 4 units in a turn, and has two bands of each row of units; a lane owns a unit, its softmax
+// and its weights.
+//
+// Phases of a turn: stage offsets and masks; locate and softmax; for each row of the stencil, write its words into a band and
+// multiply; write. Where a point went further, or a sum is not finite (zero times infinity would have spread), the warp gathers,
+// as `forward` does. So does every warp of a GPU before sm_80.
+#pragma once
+
+#include "tiles.cuh"
+
+namespace dcnv3 {
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+constexpr bool TENSOR_CORES = false;  // of this kind: then all is gathered
+#else
+constexpr bool TENSOR_CORES = true;
+#endif
+#if defined(DCNV3_COUNT)
+constexpr int COUNTED = DCNV3_COUNT;  // the reach whose path is compiled
+#else
+constexpr int COUNTED = 0;
+#endif
+constexpr int ACROSS = 8, DOWN = 4, TURN = ACROSS * DOWN;  // units of a turn, one a lane
+constexpr int FARTHEST = 2;                                // pixels that a point may leave its place by
+constexpr int WINDOW_BLOCKS = 3;                           // that share a multiprocessor, with 168 registers a thread
+
+// Words of a unit in a band, and of a row of units. With some between, neither lanes that write a word of their own units nor
+// lanes that read four words of a row's units meet in a bank.
+constexpr int WORDS = 16, UNIT_WORDS = WORDS + 4, ROW_WORDS = ACROSS * UNIT_WORDS + 8, BAND = DOWN * ROW_WORDS;
+
+template <typename T, int SCALE>
+struct Seen {                                    // by a tile
+  static constexpr int HALO = SCALE + FARTHEST;  // pixels around it
+  static constexpr int ROWS = SIDE + 2 * HALO;   // of the window, and columns
+  static constexpr int COLUMNS = 24;             // that are kept, zeros among them
+  static_assert(ROWS <= COLUMNS && ACROSS + 2 * HALO <= WORDS);
+  alignas(16) uint4 value[2][ROWS * COLUMNS];  // channels 0 to 7, 8 to 15
+  alignas(16) unsigned band[WARPS][2][BAND];
+  alignas(16) T staged[WARPS][TURN * 3 * POINTS];
+};
+
+// ---- matrices of 16 bits a number, 8 x 8 in a register of all lanes ------------------------------------------------------
+
+struct Matrices {
+  unsigned of[4];
+};
+
+// Lane i names row i % 8 of matrix i / 8, 16 bytes of shared memory; it gets numbers i % 4 * 2 and the next of row i / 4 of each,
+// or of column i / 4.
+template <bool COLUMN>
+__device__ __forceinline__ Matrices load_matrices(const void* row) {
+  Matrices m{};
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  const unsigned at = unsigned(__cvta_generic_to_shared(row));
+  if constexpr (COLUMN) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(m.of[0]), "=r"(m.of[1]), "=r"(m.of[2]), "=r"(m.of[3])
+                 : "r"(at)
+                 : "memory");
+  } else {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(m.of[0]), "=r"(m.of[1]), "=r"(m.of[2]), "=r"(m.of[3])
+                 : "r"(at)
+                 : "memory");
+  }
+#elif !defined(__CUDACC__)
+  cpu_load_matrices(COLUMN, row, m.of);
+#endif
+  return m;
+}
+
+// The matrix whose rows are the columns of this one.
+__device__ __forceinline__ unsigned transposed(unsigned matrix) {
+  unsigned result = 0u;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(result) : "r"(matrix));
+#elif !defined(__CUDACC__)
+  result = cpu_transposed(matrix);
+#endif
+  return result;
+}
+
+// sum += a b. Of a, 16 x 16, the matrices are top left, bottom left, top right, bottom right; of b, 16 x 8 and given by columns,
+// top and bottom. Of the sum, a lane has numbers i % 4 * 2 and the next of rows i / 4 and i / 4 + 8.
+__device__ __forceinline__ void multiply_add(float (&sum)[4], const Matrices& a, unsigned b0, unsigned b1, BFloat16) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+      : "r"(a.of[0]), "r"(a.of[1]), "r"(a.of[2]), "r"(a.of[3]), "r"(b0), "r"(b1));
+#elif !defined(__CUDACC__)
+  cpu_multiply_add<BFloat16>(sum, a.of, b0, b1);
+#endif
+}
+__device__ __forceinline__ void multiply_add(float (&sum)[4], const Matrices& a, unsigned b0, unsigned b1, Half) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+      : "r"(a.of[0]), "r"(a.of[1]), "r"(a.of[2]), "r"(a.of[3]), "r"(b0), "r"(b1));
+#elif !defined(__CUDACC__)
+  cpu_multiply_add<Half>(sum, a.of, b0, b1);
+#endif
+}
+
+// ---- weights of twice 16 bits --------------------------------------------------------------------------------------------
+
+// The digits of a float that fit.
+__device__ __forceinline__ float first_half(float weight, BFloat16) { return as_float(as_bits(weight) & 0xffff0000u); }
+__device__ __forceinline__ float first_half(float weight, Half) { return as_float(as_bits(weight) & 0xffffe000u); }
+
+template <typename T>
+__device__ __forceinline__ unsigned two(float high, float low, T) {
+  T first, second;
+  write(first, high);
+  write(second, low);
+  return unsigned(first.bits) << 16 | second.bits;
+}
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800  // by one instruction
+__device__ __forceinline__ unsigned two(float high, float low, BFloat16) {
+  unsigned word;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+  return word;
+}
+__device__ __forceinline__ unsigned two(float high, float low, Half) {
+  unsigned word;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+  return word;
+}
+#endif
+
+template <typename T>
+__device__ __forceinline__ unsigned halves(float weight) {
+  const float first = first_half(weight, T{});
+  return two(first, weight - first, T{});
+}
+
+// ---- a turn --------------------------------------------------------------------------------------------------------------
+
+__device__ __forceinline__ int smaller(int a, int b) { return a < b ? a : b; }
+
+// Where a warp works: units (p + i, q + j) of one image and group, i < DOWN, j < ACROSS, as far as there are any.
+struct Turn {
+  int n, p, q, g;
+  int rows, columns;  // that there are, at least one
+
+  __device__ __forceinline__ bool has(int local) const {
+    return FULL || ((local / ACROSS < rows) & (local % ACROSS < columns));
+  }
+  __device__ __forceinline__ int unit(const Problem<float>& z, int local) const {
+    return ((n * z.P + p + local / ACROSS) * z.Q + q + local % ACROSS) * z.G + g;
+  }
+};
+
+// Offsets and masks of a turn. The numbers of a unit lie side by side, those of the next one G units on: lanes take three units
+// at a time, a point each, so that a load touches few lines. Who is beyond the last unit brings that one again.
+template <typename T>
+__device__ __forceinline__ void stage(const Problem<float>& z, const Turn& turn, int lane, const T* offset, const T* mask,
+                                      T* staged) {
+  constexpr int STEPS = (ACROSS + 2) / 3;
+  const int point = lane % POINTS, before = smaller(lane / POINTS, 2), first = turn.unit(z, 0) * POINTS + point;
+  Pair<T>* const moves = reinterpret_cast<Pair<T>*>(staged) + point;
+  T* const weights = staged + TURN * 2 * POINTS + point;
+  Pair<T> move[DOWN][STEPS];
+  T weight[DOWN][STEPS];
+#pragma unroll
+  for (int row = 0; row < DOWN; ++row) {
+#pragma unroll
+    for (int i = 0; i < STEPS; ++i) {
+      const int column = smaller(3 * i + before, (FULL ? ACROSS : smaller(ACROSS, turn.columns)) - 1);
+      const unsigned from = unsigned(first + ((FULL ? row : smaller(row, turn.rows - 1)) * z.Q + column) * (z.G * POINTS));
+      move[row][i] = reinterpret_cast<const Pair<T>*>(offset)[from];
+      weight[row][i] = mask[from];
+    }
+  }
+#pragma unroll
+  for (int row = 0; row < DOWN; ++row) {
+#pragma unroll
+    for (int i = 0; i < STEPS; ++i) {
+      const int to = (row * ACROSS + smaller(3 * i + before, ACROSS - 1)) * POINTS;
+      moves[to] = move[row][i];
+      weights[to] = weight[row][i];
+    }
+  }
+}
+
+// What a lane knows of its unit.
+struct Located {
+  float weight[POINTS], across[POINTS], down[POINTS];  // moved so far from the point's place in the window
+  float farthest = 0.0f;                               // of all these; points that are not numbers passed over, and dropped later
+};
+
+// As `location`, whose scale is known here; a product with 1 or 2 needs no rounding.
+template <int SCALE>
+__device__ __forceinline__ float coordinate(float start, int number, float offset) {
+  return (number == 0 ? offset : float(number) + offset) * float(SCALE) + start;
+}
+
+template <typename T, int SCALE>
+__device__ __forceinline__ Located locate(const Problem<float>& z, Point<float> start, const Pair<T>* offset, const T* mask) {
+  Located unit;
+#pragma unroll
+  for (int k = 0; k < POINTS; ++k) unit.weight[k] = read(mask[k]);
+  if (FULL || z.logits) {
+    float most = unit.weight[0], total = 0.0f;
+#pragma unroll
+    for (int k = 1; k < POINTS; ++k) most = larger(most, unit.weight[k]);
+#pragma unroll
+    for (int k = 0; k < POINTS; ++k) total += unit.weight[k] = power(unit.weight[k] - most);
+    const float share = reciprocal(total);
+#pragma unroll
+    for (int k = 0; k < POINTS; ++k) unit.weight[k] *= share;
+  }
+#pragma unroll
+  for (int k = 0; k < POINTS; ++k) {
+    const Pair<T> move = offset[k];
+    unit.across[k] = coordinate<SCALE>(start.x, k / 3, read(move.x)) - (start.x + float(k / 3 * SCALE));
+    unit.down[k] = coordinate<SCALE>(start.y, k % 3, read(move.y)) - (start.y + float(k % 3 * SCALE));
+    unit.farthest = larger(larger(unit.farthest, fabsf(unit.across[k])), fabsf(unit.down[k]));
+  }
+  return unit;
+}
+
+// The shares of the pixels up to REACH before a point's place and behind it, of a point that moved so far: that of the bilinear
+// cell, and zeros. All zero for NaN.
+template <int REACH>
+struct Tent {
+  float of[2 * REACH + 1];
+
+  __device__ __forceinline__ explicit Tent(float moved) {
+    of[REACH - 1] = __saturatef(-moved), of[REACH] = __saturatef(1.0f - fabsf(moved)), of[REACH + 1] = __saturatef(moved);
+    if constexpr (REACH == 2) {
+      of[0] = __saturatef(-moved - 1.0f), of[4] = __saturatef(moved - 1.0f);
+      of[1] -= of[0], of[3] -= of[4];
+    }
+  }
+};
+
+// The sums of a turn: for row j of its units, of channels lane / 4 and lane / 4 + 8, two units each.
+struct Sums {
+  float of[DOWN][4];
+};
+
+// One of two numbers of a word, twice.
+__device__ __forceinline__ unsigned twice(unsigned word, int second) {
+#if defined(__CUDA_ARCH__)
+  return __byte_perm(word, 0u, second ? 0x3232 : 0x1010);
+#else
+  const unsigned number = second ? word >> 16 : word & 0xffffu;
+  return number << 16 | number;
+#endif
+}
+
+// `first`: of the window, the pixel before and above all that the turn's units see.
+template <typename T, int SCALE, int REACH>
+__device__ __forceinline__ Sums multiply(const Located& unit, int lane, int first, const Seen<T, SCALE>& here, unsigned* band) {
+  constexpr int SIZE = 2 * (SCALE + REACH) + 1, COLUMNS = Seen<T, SCALE>::COLUMNS, BEFORE = FARTHEST - REACH;
+  // A row of a matrix, for each lane. Of the band: unit lane % 8, words lane / 8 * 4 on. Of the pixels: 0, 4, 1, 5, 2, 6, 3, 7 of
+  // eight, whose first and second numbers are those of words 0 to 3 and 4 to 7; channels 0 to 7, then the others, then both of the
+  // next eight pixels.
+  const int to = lane / ACROSS * ROW_WORDS + lane % ACROSS * (UNIT_WORDS + 1) + BEFORE, from = lane % 8 * UNIT_WORDS + lane / 8 * 4;
+  const uint4* const pixels = here.value[lane / 8 % 2] + first + BEFORE * COLUMNS + lane / 16 * 8 + lane % 8 / 2 + lane % 2 * 4;
+  if (REACH < FARTHEST) {  // what a wider stencil left
+#pragma unroll
+    for (int i = 0; i < 2; ++i) band[i * BAND + to - 1] = band[i * BAND + to + SIZE] = 0u;
+  }
+  Matrices rows[SIZE + DOWN - 1][2];
+  Sums sums{};
+#pragma unroll
+  for (int row = 0; row < SIZE; ++row) {
+    unsigned* const words = band + row % 2 * BAND;
+    float weights[SIZE] = {};
+#pragma unroll
+    for (int k = 0; k < POINTS; ++k) {
+      const int i = row - k % 3 * SCALE;
+      if (i < 0 || i > 2 * REACH) continue;
+      const Tent<REACH> across(unit.across[k]), down(unit.down[k]);
+      const float weight = unit.weight[k] * down.of[i];
+#pragma unroll
+      for (int j = 0; j <= 2 * REACH; ++j) weights[k / 3 * SCALE + j] += weight * across.of[j];
+    }
+#pragma unroll
+    for (int i = 0; i < SIZE; ++i) words[to + i] = halves<T>(weights[i]);
+#pragma unroll
+    for (int i = row == 0 ? 0 : row + DOWN - 1; i < row + DOWN; ++i) {
+      const Matrices found = load_matrices<true>(pixels + i * COLUMNS);
+#pragma unroll
+      for (int part = 0; part < 4; ++part)
+        rows[i][part / 2].of[part % 2] = twice(found.of[part], 0), rows[i][part / 2].of[part % 2 + 2] = twice(found.of[part], 1);
+    }
+    __syncwarp();  // the other band is read until here
+#pragma unroll
+    for (int j = 0; j < DOWN; ++j) {
+      const Matrices b = load_matrices<false>(words + j * ROW_WORDS + from);
+      multiply_add(sums.of[j], rows[row + j][0], b.of[0], b.of[1], T{});
+      multiply_add(sums.of[j], rows[row + j][1], b.of[2], b.of[3], T{});
+    }
+  }
+  return sums;
+}
+
+template <typename T>
+__device__ __forceinline__ void write_sums(const Problem<float>& z, const Turn& turn, int lane, const Sums& sums, T* output) {
+#pragma unroll
+  for (int j = 0; j < DOWN; ++j) {
+    const unsigned first = transposed(two(sums.of[j][1], sums.of[j][0], T{}));  // of unit lane / 4, two of the first 8 channels
+    const unsigned last = transposed(two(sums.of[j][3], sums.of[j][2], T{}));
+    const int local = j * ACROSS + lane / 4;
+    if (!turn.has(local)) continue;
+    unsigned* const to = reinterpret_cast<unsigned*>(output + turn.unit(z, local) * 16) + lane % 4;
+    to[0] = first, to[4] = last;
+  }
+}
+
+// As `forward`, from what was staged.
+template <typename T>
+__device__ __forceinline__ void gather_all(const Problem<float>& z, const Turn& turn, int lane, const T* staged, const T* value,
+                                           T* output) {
+  using team = Team<T, 16>;
+#pragma unroll 1
+  for (int first = 0; first < TURN; first += team::UNITS) {
+    const int local = first + lane / team::LANES, part = lane % team::LANES, channel = turn.g * 16 + part * team::V;
+    const Place at{turn.n, turn.p + local / ACROSS, turn.q + local % ACROSS, turn.g};
+    const Look<T, 16> look(z, at, part, staged + local * 2 * POINTS, staged + TURN * 2 * POINTS + local * POINTS);
+    const Channels<T> sum = look.interior ? gather<true>(look, value, channel) : gather<false>(look, value, channel);
+    if (turn.has(local)) *reinterpret_cast<uint4*>(output + turn.unit(z, local) * 16 + part * team::V) = pack(sum);
+  }
+}
+
+// ---- all of it -----------------------------------------------------------------------------------------------------------
+
+// A thread brings 16 bytes of every eighth pixel of every eighth row.
+template <typename T, int SCALE>
+__device__ __forceinline__ void bring(const Problem<float>& z, const Tile& tile, const T* value, Seen<T, SCALE>& here) {
+  using seen = Seen<T, SCALE>;
+  constexpr int STEP = THREADS / 16, DOWNWARD = (seen::ROWS + STEP - 1) / STEP, RIGHTWARD = seen::COLUMNS / STEP;
+  const int row = threadIdx.x % THREADS / 16, column = threadIdx.x % 16 / 2, half = threadIdx.x % 2, C = z.G * 16;
+  const int x = tile.q + z.left - seen::HALO + column, y = tile.p + z.top - seen::HALO + row;
+  const int first = ((tile.n * z.H + y) * z.W + x) * C + tile.g * 16 + half * 8;
+  uint4 pixels[DOWNWARD][RIGHTWARD];
+#pragma unroll
+  for (int i = 0; i < DOWNWARD; ++i) {
+#pragma unroll
+    for (int j = 0; j < RIGHTWARD; ++j) {
+      const bool inside = (unsigned(x + j * STEP) < unsigned(z.W)) & (unsigned(y + i * STEP) < unsigned(z.H));
+      pixels[i][j] = uint4{0u, 0u, 0u, 0u};
+      if (inside & (column + j * STEP < seen::ROWS))
+        pixels[i][j] = *reinterpret_cast<const uint4*>(value + unsigned(first + (i * z.W + j) * (STEP * C)));
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < DOWNWARD; ++i) {
+#pragma unroll
+    for (int j = 0; j < RIGHTWARD; ++j)
+      if (row + i * STEP < seen::ROWS) here.value[half][(row + i * STEP) * seen::COLUMNS + column + j * STEP] = pixels[i][j];
+  }
+}
+
+template <typename T, int SCALE>
+__global__ void __launch_bounds__(THREADS, WINDOW_BLOCKS)
+    forward_in_window(Problem<float> z, const T* __restrict__ value, const T* __restrict__ offset, const T* __restrict__ mask,
+                      T* __restrict__ output) {
+  using seen = Seen<T, SCALE>;
+  __shared__ seen here;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const Tile tile(z, int(blockIdx.x));
+  T* const staged = here.staged[warp];
+  unsigned* const band = here.band[warp][0];
+  if (TENSOR_CORES) {
+    bring<T, SCALE>(z, tile, value, here);
+#pragma unroll
+    for (int i = 0; i < 2 * WORDS; i += 4) {
+      const int word = i / WORDS * BAND + lane / ACROSS * ROW_WORDS + lane % ACROSS * UNIT_WORDS + i % WORDS;
+      *reinterpret_cast<uint4*>(band + word) = uint4{0u, 0u, 0u, 0u};
+    }
+    __syncthreads();
+  }
+#pragma unroll 1
+  for (int i = warp; i < TILE / TURN; i += WARPS) {
+    const int down = i / 2 * DOWN, across = i % 2 * ACROSS, p = tile.p + down, q = tile.q + across;
+    const Turn turn{tile.n, p, q, tile.g, z.P - p, z.Q - q};
+    if (!FULL && (turn.rows <= 0 || turn.columns <= 0)) continue;
+    stage(z, turn, lane, offset, mask, staged);
+    __syncwarp();
+    bool done = false;
+    if (TENSOR_CORES) {
+      const Point<float> start = start_of(z, Place{tile.n, p + lane / ACROSS, q + lane % ACROSS, tile.g});
+      const Located unit = locate<T, SCALE>(z, start, reinterpret_cast<const Pair<T>*>(staged) + lane * POINTS,
+                                            staged + TURN * 2 * POINTS + lane * POINTS);
+      const bool near = FULL ? COUNTED == 1 : __all_sync(ALL, unit.farthest <= 1.0f);
+      if (__all_sync(ALL, unit.farthest <= float(FARTHEST))) {
+        const int first = down * seen::COLUMNS + across;
+        const Sums sums = near ? multiply<T, SCALE, 1>(unit, lane, first, here, band)
+                               : multiply<T, SCALE, FARTHEST>(unit, lane, first, here, band);
+        float nothing = 0.0f;  // the product with zeros: NaN where a sum is not finite
+#pragma unroll
+        for (int j = 0; j < DOWN; ++j) {
+#pragma unroll
+          for (int i = 0; i < 4; ++i) nothing += sums.of[j][i] * 0.0f;
+        }
+        done = __all_sync(ALL, nothing == 0.0f);
+        if (done) write_sums(z, turn, lane, sums, output);
+      }
+    }
+    if (!FULL && !done) gather_all(z, turn, lane, staged, value, output);
+    __syncwarp();
+  }
+}
+
+}  // namespace dcnv3
