@@ -185,6 +185,7 @@ def bench_op(options: Options) -> Record:
         "crops": ("512x1024",),
         "modes": ("eager", "graph"),
         "dtypes": ("float32", "bfloat16"),
+        "offsets": ("normal:0.25", "normal:0.5", "uniform:4"),  # before L's offset_scale of 2
     }
     if options.dry_run:
         given = {"shape": "1x8x16x32", "groups": 2, "offsets": ("normal:0.5",), "repeats": 1}
