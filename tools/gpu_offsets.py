@@ -1,4 +1,6 @@
-"""How far a trained network looks, for tools/gpu.py: histograms of its offsets, layer by layer.
+"""How far a trained network looks, for tools/gpu.py and by itself: histograms of its offsets, layer by layer.
+
+    python tools/gpu_offsets.py book/results/streets streets/cityscapes book/results/offsets.json
 
 What a stencil (a kernel that reads a window of fixed size) can do depends on them: on how many tiles of pixels all offsets of
 a group stay small. Sizes are in pixels of the layer's input: `after` is offset * offset_scale, which is how far a point is
@@ -6,8 +8,13 @@ moved from the regular grid (itself stretched by offset_scale), `before` is the 
 Letters: N images, P x Q pixels of a map, G groups, K points.
 """
 
+import argparse
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 import torch
@@ -15,8 +22,11 @@ from gpu_part import Record
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vistalib.data import normalize, resize
+from vistalib.data import Cityscapes, normalize, resize
+from vistalib.files import write_json
 from vistalib.ops import DCNv3, sampling_locations
+from vistalib.provenance import provenance
+from vistalib.recipes import open_model
 
 EDGES = (0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 8.0, 16.0)  # pixels
 REACHES = (1.0, 2.0, 3.0, 4.0)  # pixels that a stencil might reach
@@ -88,3 +98,22 @@ def offset_histograms(
         for hook in hooks:
             hook.remove()
     return {"edges": list(EDGES), "tile": TILE, "layers": {name: layer.row() for name, layer in found.items()}}
+
+
+def main() -> None:
+    """Write the record of one model over some images of a validation split, evenly chosen."""
+    parser = argparse.ArgumentParser(description="How far a trained network looks.")
+    parser.add_argument("model", help="as `vistalib predict --model` takes it")
+    parser.add_argument("cityscapes", type=Path, help="folder of Cityscapes, real or drawn")
+    parser.add_argument("out", type=Path, help="the record to write")
+    parser.add_argument("--images", type=int, default=8)
+    given = parser.parse_args()
+    trained, data = open_model(given.model, device="cpu"), Cityscapes(given.cityscapes, "val")
+    images = [data.read(int(i))[0] for i in np.linspace(0, len(data) - 1, min(given.images, len(data))).round()]
+    found = offset_histograms(trained.model, images, scale=trained.scale, device=torch.device(trained.device))
+    about = {"facts": provenance(), "model": Path(given.model).name, "scale": list(trained.scale), "images": len(images)}
+    write_json(given.out, about | found)
+
+
+if __name__ == "__main__":
+    main()
