@@ -7,10 +7,19 @@ import numpy as np
 import pytest
 
 from vistalib.files import read_json
-from vistalib.recipes.demo import DemoSettings, run_demo
+from vistalib.recipes.demo import DemoSettings, demo_stages, run_demo
 from vistalib.viz import write_report
 
 SETTINGS = DemoSettings(vistas=(3, 1), cityscapes=(2, 2), iterations=(2, 2), enlarge=2)
+
+
+def test_recipes_of_another_size_are_named_by_it() -> None:
+    stages = demo_stages(DemoSettings(iterations=(1800, 600), enlarge=2, seed=5))
+    pretrained = stages[0].recipe
+    assert pretrained.name == stages[1].recipe.starts_from == "upernet_internimage_nano_128x256_1800_mapillary"
+    assert [stage.recipe.settings.iterations for stage in stages] == [1800, 600, 600, 2400]
+    shapes = {(stage.recipe.augmentation.crop, stage.recipe.evaluation_scale, stage.recipe.settings.seed) for stage in stages}
+    assert shapes == {((128, 256), (512, 256), 5)}
 
 
 @pytest.fixture(scope="module")

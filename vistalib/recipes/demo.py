@@ -155,26 +155,17 @@ def draw_streets(root: Path, settings: DemoSettings, *, workers: int | None = No
 def demo_stages(settings: DemoSettings) -> list[Stage]:
     """The runs of a demo, in their order."""
     first, second = settings.iterations
+    size = settings.enlarge
 
-    def lasting(iterations: int, recipe: Recipe) -> Recipe:
-        schedule = dataclasses.replace(
-            recipe.settings,
-            iterations=iterations,
-            warmup_iters=min(recipe.settings.warmup_iters, iterations // 10),
-            evaluate_every=iterations,
-            seed=settings.seed,
-        )
-        height, width = recipe.augmentation.crop
-        augmentation = dataclasses.replace(
-            recipe.augmentation, scale=settings.scale, crop=(height * settings.enlarge, width * settings.enlarge)
-        )
-        return dataclasses.replace(recipe, settings=schedule, augmentation=augmentation, evaluation_scale=settings.scale)
+    def seeded(recipe: Recipe) -> Recipe:
+        return dataclasses.replace(recipe, settings=dataclasses.replace(recipe.settings, seed=settings.seed))
 
+    finetuned = seeded(small.finetune(second, size, pretrained=first))
     return [
-        Stage("pretrain", "Pretrained on Vistas streets", lasting(first, small.pretrain())),
-        Stage("finetune", "Pretrained, then finetuned", lasting(second, small.finetune()), starts_from="pretrain"),
-        Stage("scratch", "From scratch, finetuning budget", lasting(second, small.scratch())),
-        Stage("scratch_total", "From scratch, total budget", lasting(first + second, small.scratch_total())),
+        Stage("pretrain", "Pretrained on Vistas streets", seeded(small.pretrain(first, size))),
+        Stage("finetune", "Pretrained, then finetuned", finetuned, starts_from="pretrain"),
+        Stage("scratch", "From scratch, finetuning budget", seeded(small.scratch(second, size))),
+        Stage("scratch_total", "From scratch, total budget", seeded(small.scratch_total(first + second, size))),
     ]
 
 

@@ -18,18 +18,20 @@ def _tiny(
     task: str,
     source: Source,
     iterations: int,
+    enlarge: int,
     *,
     ratio_range: tuple[float, float],
     learning_rate: float,
     starts_from: str | None = None,
 ) -> Recipe:
+    scale, crop = ((first * enlarge, second * enlarge) for first, second in (TINY_SCALE, TINY_CROP))
     return Recipe(
-        name=f"upernet_internimage_nano_64x128_{iterations}_{task}",
+        name=f"upernet_internimage_nano_{'x'.join(map(str, crop))}_{iterations}_{task}",
         model="upernet_internimage_nano",
         num_classes=19,
         train=source,
         validation=Source("cityscapes", "val"),
-        augmentation=AugmentationSettings(scale=TINY_SCALE, ratio_range=ratio_range, crop=TINY_CROP),
+        augmentation=AugmentationSettings(scale=scale, ratio_range=ratio_range, crop=crop),
         settings=TrainSettings(
             iterations=iterations,
             learning_rate=learning_rate,
@@ -41,36 +43,39 @@ def _tiny(
             evaluate_every=iterations,
         ),
         batch_size=16,
-        evaluation_scale=TINY_SCALE,
+        evaluation_scale=scale,
         starts_from=starts_from,
     )
 
 
-def pretrain() -> Recipe:
-    """The demo's first stage: streets in the Vistas layout."""
-    return _tiny("mapillary", Source("vistas", "training+validation"), PRETRAIN, ratio_range=(0.5, 1.0), learning_rate=2e-2)
+def pretrain(iterations: int = PRETRAIN, enlarge: int = 1) -> Recipe:
+    """The demo's first stage: streets in the Vistas layout. `enlarge` multiplies the sides of images and crops."""
+    source = Source("vistas", "training+validation")
+    return _tiny("mapillary", source, iterations, enlarge, ratio_range=(0.5, 1.0), learning_rate=2e-2)
 
 
-def finetune() -> Recipe:
-    """The demo's second stage: streets in the Cityscapes layout, from the first stage's checkpoint."""
+def finetune(iterations: int = FINETUNE, enlarge: int = 1, *, pretrained: int = PRETRAIN) -> Recipe:
+    """The demo's second stage: streets in the Cityscapes layout, from the first stage's checkpoint after `pretrained`."""
     return _tiny(
         "mapillary2cityscapes",
         Source("cityscapes", "train"),
-        FINETUNE,
+        iterations,
+        enlarge,
         ratio_range=(0.5, 2.0),
         learning_rate=3e-3,
-        starts_from=pretrain().name,
+        starts_from=pretrain(pretrained, enlarge).name,
     )
 
 
-def scratch() -> Recipe:
+def scratch(iterations: int = FINETUNE, enlarge: int = 1) -> Recipe:
     """First control: Cityscapes alone, the finetuning budget."""
-    return _tiny("cityscapes", Source("cityscapes", "train"), FINETUNE, ratio_range=(0.5, 2.0), learning_rate=1e-2)
+    source = Source("cityscapes", "train")
+    return _tiny("cityscapes", source, iterations, enlarge, ratio_range=(0.5, 2.0), learning_rate=1e-2)
 
 
-def scratch_total() -> Recipe:
+def scratch_total(iterations: int = PRETRAIN + FINETUNE, enlarge: int = 1) -> Recipe:
     """Second control: Cityscapes alone, the budget of both stages."""
-    return _tiny("cityscapes", Source("cityscapes", "train"), PRETRAIN + FINETUNE, ratio_range=(0.5, 2.0), learning_rate=1e-2)
+    return scratch(iterations, enlarge)
 
 
 def own_streets() -> Recipe:
