@@ -7,9 +7,8 @@
 
 Of a demo: `demo.json` and, in `demo_parts`: `curves.json` (the log of every run), `example_<n>.jpg`, `example_<n>_<map>.png`
 (truth and predictions as palette PNGs of training ids) and `sampling.npz`. Of several: their scores, by class too, the gains,
-and the logs. Of a
-training: its recipe, machine, classes, evaluation and log, without the weights or any image. Of a model: `streets/`, as
-`vistalib.models.from_pretrained` opens it. Chapters and pages read them.
+and the logs. Of a training: its recipe, machine, classes, evaluation and log, without the weights or any image. Of a model:
+a folder as `vistalib.models.from_pretrained` opens it. Chapters and pages read them.
 """
 
 import argparse

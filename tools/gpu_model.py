@@ -8,7 +8,7 @@ told in its row. Inference is of whole images.
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import product
 from typing import NamedTuple
 
@@ -73,8 +73,12 @@ class Bench:
 
     def __init__(self, device: torch.device, sizes: Sizes) -> None:
         self.device, self.sizes = device, sizes
-        self.peak = multiply_peak(device, sizes)
         self._flops: dict[str, float] = {}  # of an image of each model, by products and convolutions, counted in eager mode
+
+    @cached_property
+    def peak(self) -> float:
+        """Operations a second of a product of matrices."""
+        return multiply_peak(self.device, self.sizes)
 
     def training(self, budget: Budget) -> Iterator[Record]:
         """Steps of all models: eager by all operators, ours in variants, at the largest batch; then what must be compiled."""

@@ -59,12 +59,6 @@ class DemoSettings:
                 f"got {self}; the defaults are {DemoSettings()}"
             )
 
-    @property
-    def scale(self) -> tuple[int, int]:
-        """(width, height) that an image is fitted into."""
-        width, height = small.TINY_SCALE
-        return width * self.enlarge, height * self.enlarge
-
 
 @dataclass(frozen=True)
 class Stage:
@@ -94,7 +88,9 @@ def run_demo(folder: str | Path, settings: DemoSettings, *, data: str | Path | N
     with _timed(seconds, "draw the streets"):
         roots = draw_streets(streets, settings)
     results: dict[str, RunResult] = {}
-    for stage in demo_stages(settings):
+    stages = demo_stages(settings)
+    scale = stages[0].recipe.evaluation_scale  # of all of them
+    for stage in stages:
         print(f"\n{stage.title}: {stage.recipe.settings.iterations} iterations", flush=True)
         with _timed(seconds, stage.name):
             results[stage.name] = run(
@@ -113,21 +109,21 @@ def run_demo(folder: str | Path, settings: DemoSettings, *, data: str | Path | N
     with _timed(seconds, "multi-scale evaluation and check"), tempfile.TemporaryDirectory(dir=folder) as scratch:
         predictions = Path(scratch) / "predictions"
         multi = {
-            "finetune": _multi_scale(results["finetune"].model, validation, settings.scale, export=predictions),
-            "scratch_total": _multi_scale(results["scratch_total"].model, validation, settings.scale),
+            "finetune": _multi_scale(results["finetune"].model, validation, scale, export=predictions),
+            "scratch_total": _multi_scale(results["scratch_total"].model, validation, scale),
         }
         check = scripts_check(multi["finetune"], predictions, root / "gtFine" / "val")
     with _timed(seconds, "pictures"):
         compared = {name: result.model for name, result in results.items() if name != "pretrain"}
-        _save_examples(folder, validation, compared, settings.scale)
-        pattern = sampling_pattern(results["finetune"].model, validation, scale=settings.scale)
+        _save_examples(folder, validation, compared, scale)
+        pattern = sampling_pattern(results["finetune"].model, validation, scale=scale)
         _save_arrays(folder / "sampling.npz", pattern)
     record = {
         "facts": facts,
         "settings": dataclasses.asdict(settings),
         "classes": list(validation.classes),
         "colors": validation.colors.tolist(),
-        "runs": [_run_record(stage, results[stage.name], seconds, multi) for stage in demo_stages(settings)],
+        "runs": [_run_record(stage, results[stage.name], seconds, multi) for stage in stages],
         "stages": [{"name": name, "seconds": round(value, 1)} for name, value in seconds.items()],
         "seconds": round(time.monotonic() - began, 1),
         "resumed": resumed,

@@ -70,14 +70,11 @@ struct alignas(2 * sizeof(T)) Pair {
 
 // ---- enter ---------------------------------------------------------------------------------------------------------------
 
+// The weights of a unit's points by the lane that owns it: its masks, or the softmax of its logits.
 template <typename T>
-__device__ __forceinline__ void enter(const Problem<float>& z, const Tile& tile, int local, const T* offset, const T* mask,
-                                      Notes& notes) {
-  const long long unit = tile.unit(z, local);
-  const Pair<T>* const moves = reinterpret_cast<const Pair<T>*>(offset) + unit * POINTS;
-  float weight[POINTS];
+__device__ __forceinline__ void weigh(const Problem<float>& z, const T* mask, float (&weight)[POINTS]) {
 #pragma unroll
-  for (int k = 0; k < POINTS; ++k) weight[k] = read(mask[unit * POINTS + k]);
+  for (int k = 0; k < POINTS; ++k) weight[k] = read(mask[k]);
   if (FULL || z.logits) {
     float most = weight[0], total = 0.0f;
 #pragma unroll
@@ -88,6 +85,15 @@ __device__ __forceinline__ void enter(const Problem<float>& z, const Tile& tile,
 #pragma unroll
     for (int k = 0; k < POINTS; ++k) weight[k] *= share;
   }
+}
+
+template <typename T>
+__device__ __forceinline__ void enter(const Problem<float>& z, const Tile& tile, int local, const T* offset, const T* mask,
+                                      Notes& notes) {
+  const long long unit = tile.unit(z, local);
+  const Pair<T>* const moves = reinterpret_cast<const Pair<T>*>(offset) + unit * POINTS;
+  float weight[POINTS];
+  weigh(z, mask + unit * POINTS, weight);
   const Point<float> start = start_of(z, Place{tile.n, tile.p + local / SIDE, tile.q + local % SIDE, tile.g});
 #pragma unroll
   for (int k = 0; k < POINTS; ++k) {

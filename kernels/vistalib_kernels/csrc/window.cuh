@@ -208,18 +208,7 @@ __device__ __forceinline__ float coordinate(float start, int number, float offse
 template <typename T, int SCALE>
 __device__ __forceinline__ Located locate(const Problem<float>& z, Point<float> start, const Pair<T>* offset, const T* mask) {
   Located unit;
-#pragma unroll
-  for (int k = 0; k < POINTS; ++k) unit.weight[k] = read(mask[k]);
-  if (FULL || z.logits) {
-    float most = unit.weight[0], total = 0.0f;
-#pragma unroll
-    for (int k = 1; k < POINTS; ++k) most = larger(most, unit.weight[k]);
-#pragma unroll
-    for (int k = 0; k < POINTS; ++k) total += unit.weight[k] = power(unit.weight[k] - most);
-    const float share = reciprocal(total);
-#pragma unroll
-    for (int k = 0; k < POINTS; ++k) unit.weight[k] *= share;
-  }
+  weigh(z, mask, unit.weight);
 #pragma unroll
   for (int k = 0; k < POINTS; ++k) {
     const Pair<T> move = offset[k];
