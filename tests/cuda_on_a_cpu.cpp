@@ -122,6 +122,8 @@ static void launch(unsigned blocks, unsigned threads, std::function<void()> kern
 #define __syncthreads() warp::meet(warp::BLOCK, 0)
 #define __syncwarp() warp::meet("sync " TEXT(__LINE__), 0)
 #define __all_sync(lanes, x) all_of(warp::meet("vote " TEXT(__LINE__), (x) ? 1 : 0))
+#define __ballot_sync(lanes, x) ballot_of(warp::meet("ballot " TEXT(__LINE__), (x) ? 1 : 0))
+#define __shfl_sync(lanes, x, from) from_lane(x, unsigned(from), "from")
 #define __shfl_xor_sync(lanes, x, step) from_lane(x, warp::lane ^ unsigned(step), step == 1 ? "xor 1" : step == 2 ? "xor 2" : "xor")
 #define __shfl_up_sync(lanes, x, step) from_lane(x, warp::lane < unsigned(step) ? warp::lane : warp::lane - unsigned(step), "up")
 
@@ -129,6 +131,11 @@ static bool all_of(const uint64_t* brought) {
   for (unsigned i = 0; i < warp::LANES; ++i)
     if (!brought[i]) return false;
   return true;
+}
+static unsigned ballot_of(const uint64_t* brought) {
+  unsigned bits = 0;
+  for (unsigned i = 0; i < warp::LANES; ++i) bits |= unsigned(brought[i]) << i;
+  return bits;
 }
 template <typename T>
 static T from_lane(T x, unsigned other, const char* how) {
@@ -184,8 +191,10 @@ static void cpu_multiply_add(float (&sum)[4], const unsigned (&a)[4], unsigned b
 }
 
 template <typename T>
-static void atomicAdd(T* to, T x) {
+static T atomicAdd(T* to, T x) {
+  const T before = *to;
   *to += x;
+  return before;
 }
 static unsigned atomicExch(unsigned* at, unsigned x) {
   const unsigned before = *at;
@@ -196,6 +205,7 @@ static void atomicMax(unsigned long long* to, unsigned long long x) {
   if (x > *to) *to = x;
 }
 static float __saturatef(float x) { return x > 0.0f ? x < 1.0f ? x : 1.0f : 0.0f; }
+static int __ffs(int x) { return __builtin_ffs(x); }
 static int __clzll(long long x) { return __builtin_clzll((unsigned long long)x); }
 static long long __double2ll_rn(double x) { return std::llrint(x); }
 static long long __double_as_longlong(double x) {

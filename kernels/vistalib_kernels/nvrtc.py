@@ -20,7 +20,7 @@ from torch import Tensor
 from vistalib_kernels.build import COMMAND, SOURCES, BuildFailed, find_nvcc, folder
 
 THREADS, WARPS, STRIDING_BLOCKS = 128, 4, 4096  # as in dcnv3_cuda.cu
-HEADERS = ("dcnv3.h", "made.cuh", "any.cuh", "tiles.cuh", "window.cuh")
+HEADERS = ("dcnv3.h", "made.cuh", "any.cuh", "tiles.cuh", "tensor.cuh", "products.cuh", "window.cuh")
 WIDTHS = (8, 16, 32)  # channels of a group that have kernels of their own
 SIDE, REACH = 16, 3  # of a tile; of a kernel that it suits
 NAMES = {torch.float32: "float", torch.float64: "double", torch.float16: "dcnv3::Half", torch.bfloat16: "dcnv3::BFloat16"}

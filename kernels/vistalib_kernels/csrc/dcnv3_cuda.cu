@@ -7,7 +7,7 @@
 //
 // The kernels include nothing but the mathematics, so that NVRTC compiles this file, too; it leaves out the launching.
 #include "any.cuh"
-#include "tiles.cuh"
+#include "products.cuh"
 #include "window.cuh"
 
 #if !defined(__CUDACC_RTC__)

@@ -279,10 +279,8 @@ __device__ __forceinline__ void collect(const Problem<float>& z, const Tile& til
 // ---- all of it -----------------------------------------------------------------------------------------------------------
 
 template <typename T, int D>
-__global__ void __launch_bounds__(THREADS, BACKWARD_BLOCKS)
-    backward_in_tiles(Problem<float> z, const T* __restrict__ grad_output, const T* __restrict__ value,
-                      const T* __restrict__ offset, const T* __restrict__ mask, float* __restrict__ grad_value,
-                      T* __restrict__ grad_offset, T* __restrict__ grad_mask) {
+__device__ __forceinline__ void by_lists(const Problem<float>& z, const T* grad_output, const T* value, const T* offset,
+                                         const T* mask, float* grad_value, T* grad_offset, T* grad_mask) {
   using team = Team<T, D>;
   __shared__ Notes notes;
   alignas(16) __shared__ T staged[WARPS][team::UNITS * 3 * POINTS];

@@ -17,15 +17,11 @@
 // as `forward` does. So does every warp of a GPU before sm_80.
 #pragma once
 
+#include "tensor.cuh"
 #include "tiles.cuh"
 
 namespace dcnv3 {
 
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
-constexpr bool TENSOR_CORES = false;  // of this kind: then all is gathered
-#else
-constexpr bool TENSOR_CORES = true;
-#endif
 #if defined(DCNV3_COUNT)
 constexpr int COUNTED = DCNV3_COUNT;  // the reach whose path is compiled
 #else
@@ -50,93 +46,7 @@ struct Seen {                                    // by a tile
   alignas(16) T staged[WARPS][TURN * 3 * POINTS];
 };
 
-// ---- matrices of 16 bits a number, 8 x 8 in a register of all lanes ------------------------------------------------------
-
-struct Matrices {
-  unsigned of[4];
-};
-
-// Lane i names row i % 8 of matrix i / 8, 16 bytes of shared memory; it gets numbers i % 4 * 2 and the next of row i / 4 of each,
-// or of column i / 4.
-template <bool COLUMN>
-__device__ __forceinline__ Matrices load_matrices(const void* row) {
-  Matrices m{};
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-  const unsigned at = unsigned(__cvta_generic_to_shared(row));
-  if constexpr (COLUMN) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(m.of[0]), "=r"(m.of[1]), "=r"(m.of[2]), "=r"(m.of[3])
-                 : "r"(at)
-                 : "memory");
-  } else {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(m.of[0]), "=r"(m.of[1]), "=r"(m.of[2]), "=r"(m.of[3])
-                 : "r"(at)
-                 : "memory");
-  }
-#elif !defined(__CUDACC__)
-  cpu_load_matrices(COLUMN, row, m.of);
-#endif
-  return m;
-}
-
-// The matrix whose rows are the columns of this one.
-__device__ __forceinline__ unsigned transposed(unsigned matrix) {
-  unsigned result = 0u;
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-  asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(result) : "r"(matrix));
-#elif !defined(__CUDACC__)
-  result = cpu_transposed(matrix);
-#endif
-  return result;
-}
-
-// sum += a b. Of a, 16 x 16, the matrices are top left, bottom left, top right, bottom right; of b, 16 x 8 and given by columns,
-// top and bottom. Of the sum, a lane has numbers i % 4 * 2 and the next of rows i / 4 and i / 4 + 8.
-__device__ __forceinline__ void multiply_add(float (&sum)[4], const Matrices& a, unsigned b0, unsigned b1, BFloat16) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-      : "r"(a.of[0]), "r"(a.of[1]), "r"(a.of[2]), "r"(a.of[3]), "r"(b0), "r"(b1));
-#elif !defined(__CUDACC__)
-  cpu_multiply_add<BFloat16>(sum, a.of, b0, b1);
-#endif
-}
-__device__ __forceinline__ void multiply_add(float (&sum)[4], const Matrices& a, unsigned b0, unsigned b1, Half) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-      : "r"(a.of[0]), "r"(a.of[1]), "r"(a.of[2]), "r"(a.of[3]), "r"(b0), "r"(b1));
-#elif !defined(__CUDACC__)
-  cpu_multiply_add<Half>(sum, a.of, b0, b1);
-#endif
-}
-
-// ---- weights of twice 16 bits --------------------------------------------------------------------------------------------
-
-// The digits of a float that fit.
-__device__ __forceinline__ float first_half(float weight, BFloat16) { return as_float(as_bits(weight) & 0xffff0000u); }
-__device__ __forceinline__ float first_half(float weight, Half) { return as_float(as_bits(weight) & 0xffffe000u); }
-
-template <typename T>
-__device__ __forceinline__ unsigned two(float high, float low, T) {
-  T first, second;
-  write(first, high);
-  write(second, low);
-  return unsigned(first.bits) << 16 | second.bits;
-}
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800  // by one instruction
-__device__ __forceinline__ unsigned two(float high, float low, BFloat16) {
-  unsigned word;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
-  return word;
-}
-__device__ __forceinline__ unsigned two(float high, float low, Half) {
-  unsigned word;
-  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
-  return word;
-}
-#endif
+// ---- weights of twice 16 bits, as a word ---------------------------------------------------------------------------------
 
 template <typename T>
 __device__ __forceinline__ unsigned halves(float weight) {
