@@ -74,14 +74,10 @@ __device__ __forceinline__ int digits_of_sum(const Problem<R>& z, const double* 
 // A warp owns one unit; its lanes stand for channels. `Store` is the type of the sums: float, double, or integers, which add up to
 // the same bits in any order. The softmax needs a sum over all points before it can write the first, so it looks twice.
 template <typename T, typename Store>
-__global__ void __launch_bounds__(THREADS)
-    backward_any(Problem<Real<T>> z, const T* __restrict__ grad_output, const T* __restrict__ value,
-                 const T* __restrict__ offset, const T* __restrict__ mask, const double* __restrict__ sizes,
-                 Store* __restrict__ grad_value, T* __restrict__ grad_offset, T* __restrict__ grad_mask) {
+__device__ __forceinline__ void backward_of_unit(const Problem<Real<T>>& z, long long unit, int lane, const T* grad_output,
+                                                 const T* value, const T* offset, const T* mask, const double* sizes,
+                                                 Store* grad_value, T* grad_offset, T* grad_mask) {
   using R = Real<T>;
-  const int lane = threadIdx.x % 32;
-  const long long unit = (long long)blockIdx.x * WARPS + threadIdx.x / 32;
-  if (unit >= z.units) return;
   const int points = z.KH * z.KW;
   const Place at = place_of(z, int(unit));
   const Point<R> start = start_of(z, at);
@@ -122,6 +118,16 @@ __global__ void __launch_bounds__(THREADS)
       }
     }
   }
+}
+
+template <typename T, typename Store>
+__global__ void __launch_bounds__(THREADS)
+    backward_any(Problem<Real<T>> z, const T* __restrict__ grad_output, const T* __restrict__ value,
+                 const T* __restrict__ offset, const T* __restrict__ mask, const double* __restrict__ sizes,
+                 Store* __restrict__ grad_value, T* __restrict__ grad_offset, T* __restrict__ grad_mask) {
+  const long long unit = (long long)blockIdx.x * WARPS + threadIdx.x / 32;
+  if (unit < z.units)
+    backward_of_unit(z, unit, int(threadIdx.x % 32), grad_output, value, offset, mask, sizes, grad_value, grad_offset, grad_mask);
 }
 
 // The largest |x| of a tensor, into `size`, which begins at zero. The bits of positive numbers are ordered as they are; NaN is last.

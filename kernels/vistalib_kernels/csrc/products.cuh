@@ -8,40 +8,40 @@
 // grad_output all rows but the unit's own are zero: sixteen units, one product each, fill a sum with numbers that are all wanted.
 // A lane finds those of its own points in its registers, and reads from memory what tensor cores want from it.
 //
-// Sums of the pixels. The points of a tile are sorted by rows of cells and strips of eight, and taken sixteen at a time: the shares
-// of eight pixels of a row and of the eight below, times grad_output of the points' units. A share is a tent around its point, zero
-// at pixels that are not corners of it. Each lane needs four of the sixteen points, and gets them by a product, too: shared memory
-// is read once, not by eight lanes. 16 bits are too few for a share: it is two numbers, what 16 bits hold of it and the rest.
+// Sums of the pixels. The points of a tile are sorted by rows of cells and strips of four, and taken sixteen at a time: the shares of
+// four pixels of the row and of the four below, times grad_output of the points' units. A share is a tent around its point, zero at
+// pixels that are not corners of it. Each lane needs four of the sixteen points, and gets them by a product, too: shared memory is
+// read once, not by eight lanes. 16 bits are too few for a share: it is two numbers, what 16 bits hold of it and the rest, and each
+// pixel stands twice among the rows of the product.
 //
 // Who owns what. A block owns the tile and the window of tiles.cuh. A warp owns a row of the tile, sixteen units; a lane of it two
-// points of two units, and two centres. A point outside the window is far, and so is one of which something is not finite (zero
-// times infinity would spread): their corners are added to memory one by one.
+// points of two units, and one's centre. The corners of points outside the window, which are far, are added to memory one by one.
+// Where a number is not finite, zero times it would spread: such a row goes the way of any.cuh.
 //
 // Phases of a block: multiply, a warp a row of units, which leaves a note of each point; give each bin its place; sort; add up, a
-// warp a piece of a strip, downwards: what a row gives to the pixels below is carried into the next.
+// warp two strips, row by row.
 #pragma once
 
+#include "any.cuh"
 #include "tensor.cuh"
 #include "tiles.cuh"
 
 namespace dcnv3 {
 
-constexpr int STRIP = 8, STRIPS = COLUMNS / STRIP;
-constexpr int ROW_BINS = 2 * STRIPS;  // two a strip: cells 0 to 6, and cell 7, whose right pixels the next strip has
-constexpr int BINS = ROWS * ROW_BINS;
-constexpr int STEP = 16;              // points of a product
-constexpr int OWN_POINTS = 6;         // of a lane: two of each unit, and its centre
-constexpr int PITCH = TILE + 2;       // of notes: those that a warp writes at once are in different banks
-static_assert(SIDE == 16 && STRIPS == 4 && WARPS == 4 && BINS % 32 == 0 && TILE == 2 * THREADS && POINTS * TILE <= 4096);
+// Columns of pixels that are summed together, and the bins of a row of cells: for each strip the cells whose pixels are all in it,
+// and, but for the last, the cells whose right pixels are in the next strip.
+constexpr int STRIP = 4, STRIPS = COLUMNS / STRIP, ROW_BINS = 2 * STRIPS - 1, BINS = ROWS * ROW_BINS;
+constexpr int STEP = 16;       // points of a product
+constexpr int OWN_POINTS = 5;  // of a lane: two of each of two units, and the centre of one
+static_assert(SIDE == 16 && WARPS == 4 && ROWS <= 32 && TILE == 2 * THREADS && ROWS % WARPS == 0);
 
-// A point before it is sorted: its bin and how many came before it there, or NONE_OF_ALL.
+// A point before it is sorted: its bin, and how many came before it there.
 struct alignas(16) Unsorted {
   float x, top, bottom;  // from the window's left; its weights for the upper and for the lower pixels
   unsigned place;
 };
-constexpr unsigned NONE_OF_ALL = 0xffffffffu;
 
-// A point as tensor cores hand it out, two numbers of 16 bits a word: x in three, its unit, and the two weights in two each.
+// A point as tensor cores hand it out, two numbers of 16 bits a word: x in three and 1; the two weights in two each.
 struct alignas(16) Sorted {
   unsigned of[4];
 };
@@ -49,14 +49,16 @@ struct alignas(16) Sorted {
 template <typename T>
 struct Memory {
   union {
-    Unsorted unsorted[POINTS * PITCH];
-    Sorted sorted[POINTS * TILE + STEP];
+    Unsorted unsorted[TILE][POINTS];
+    Sorted sorted[POINTS * TILE];
   };
   union {
-    alignas(16) unsigned position[WARPS][POINTS - 1][SIDE + 4];  // of a warp's points: see multiply_row
+    alignas(16) unsigned words[WARPS][POINTS][SIDE + 4];  // of a warp's points: see look_and_multiply
     alignas(16) uint4 gradients[2][TILE];  // of 16 channels: word i of plane j is word 2 i + j of the unit's
   };
-  unsigned begin[BINS + 2];  // of bin i, and the end of the last: begin[i + 1]; before, how many points it has
+  unsigned begin[BINS + 3];                  // of bin i: begin[i + 1]; at first, how many points it has
+  unsigned char unit[POINTS * TILE + STEP];  // of each sorted point
+  bool finite;                               // grad_output of the tile is, as far as anybody knows
 };
 
 // ---- who owns what -------------------------------------------------------------------------------------------------------
@@ -71,15 +73,22 @@ struct Row {
   __device__ __forceinline__ int present(int unit) const { return FULL || unit < count ? unit : count - 1; }
 };
 
-// A lane's points: 0 and 1 of unit(0), 2 and 3 of unit(1), and the centres of these, which four lanes have and one owns.
+// A lane's points: 0 and 1 of its first unit, 2 and 3 of its second, and the centre of one of these; two lanes of four own centres.
 struct Owner {
   int row, part;  // of the lane, in a matrix
 
   __device__ __forceinline__ explicit Owner(int lane) : row(lane / 4), part(lane % 4) {}
-  __device__ __forceinline__ int unit(int i) const { return row + 8 * i; }
   __device__ __forceinline__ int number(int j) const { return j < 4 ? 2 * part + (part >= 2 ? 1 : 0) + j % 2 : POINTS / 2; }
-  __device__ __forceinline__ bool owns(int j) const { return j < 4 || part == row / 2; }
-  static __device__ __forceinline__ int which(int j) { return j < 4 ? j / 2 : j - 4; }  // of its two units
+  // Where tensor cores leave the product of a centre of the first units, and the lane beside it, for the second ones.
+  __device__ __forceinline__ bool in_first(int j) const { return j < 4 ? j < 2 : part == row / 2; }
+  __device__ __forceinline__ bool owns(int j) const { return j < 4 || part / 2 == row / 4; }
+  __device__ __forceinline__ bool owns(int j, int i) const { return j < 4 ? j / 2 == i : part == (row / 2 ^ i); }  // of unit i
+  __device__ __forceinline__ int unit(int j) const { return row + (in_first(j) ? 0 : 8); }
+  __device__ __forceinline__ int index(int j) const { return j < 4 ? 2 * part + j % 2 : POINTS - 1; }  // the centre last
+  template <typename V>
+  __device__ __forceinline__ V of_unit(int j, const V (&both)[2]) const {
+    return in_first(j) ? both[0] : both[1];
+  }
 };
 
 // ---- multiply ------------------------------------------------------------------------------------------------------------
@@ -100,21 +109,27 @@ __device__ __forceinline__ float second_of(unsigned word, BFloat16) { return as_
 __device__ __forceinline__ float first_of(unsigned word, Half) { return read(Half{(unsigned short)(word & 0xffffu)}); }
 __device__ __forceinline__ float second_of(unsigned word, Half) { return read(Half{(unsigned short)(word >> 16)}); }
 
-// A point: where its cell's first pixel inside lies in value, and the corners inside.
-struct Spot {
-  unsigned position, inside;
-  float across, down, x;  // x: from the window's left
-  int bin;                // -1: in none
+// What is known of a lane's points, an array each; where their cells lie in value is in shared memory.
+struct Spots {
+  float across[OWN_POINTS], down[OWN_POINTS], x[OWN_POINTS];  // x: from the window's left
+  int bin[OWN_POINTS];                                        // BINS: in none
 };
 
-template <int D>
-__device__ __forceinline__ Spot spot_of(const Problem<float>& z, const Tile& tile, Point<float> at) {
-  const Cell<float> cell = cell_of(z, at);
-  const int pixel = (tile.n * z.H + (cell.y < 0 ? 0 : cell.y)) * z.W + (cell.x < 0 ? 0 : cell.x);
-  const int x = cell.x - tile.left, y = cell.y - tile.top;
-  const bool near = (cell.inside != 0u) & (unsigned(x) < COLUMNS - 1) & (unsigned(y) < ROWS);
-  return {unsigned((pixel * z.G + tile.g) * D), cell.inside, cell.across, cell.down, at.x - float(tile.left),
-          near ? y * ROW_BINS + x / STRIP + (x + 1) / STRIP : -1};
+// Looks at point j; returns the position of its cell's first pixel inside and, in the last four bits, the corners inside.
+template <bool INTERIOR, int D>
+__device__ __forceinline__ unsigned look(const Problem<float>& z, const Tile& tile, Point<float> at, int j, Spots& spots) {
+  Cell<float> cell;
+  if (INTERIOR) {
+    const int x = int(at.x), y = int(at.y);  // no floor: they are not negative
+    cell = {x, y, at.x - float(x), at.y - float(y), 15u};
+  } else {
+    cell = cell_of(z, at);
+  }
+  const unsigned x = unsigned(cell.x - tile.left), y = unsigned(cell.y - tile.top);
+  spots.across[j] = cell.across, spots.down[j] = cell.down, spots.x[j] = at.x - float(tile.left);
+  spots.bin[j] = (x < COLUMNS - 1) & (y < ROWS) & (cell.inside != 0u) ? int(y * ROW_BINS + (x / 2 & (x | ~1u))) : BINS;
+  const int pixel = (INTERIOR || cell.y >= 0 ? cell.y : 0) * z.W + (INTERIOR || cell.x >= 0 ? cell.x : 0);
+  return unsigned(pixel * (z.G * D) + (tile.n * (z.H * z.W * z.G * D) + tile.g * D)) | cell.inside;
 }
 
 // From a cell's first pixel inside to its corner c, in a tensor like value; to some pixel inside for a corner outside.
@@ -124,272 +139,271 @@ __device__ __forceinline__ unsigned to_corner(const Problem<float>& z, int D, un
   return (c % 2 ? right : 0u) + (c / 2 ? below : 0u);
 }
 
-// Four quarters: of the corners of a cell whose quarter of the first pixel lies at `position`.
+// Quarters of the corners of a cell, of which `word` has the position and, in its last four bits, the corners inside.
 template <bool INTERIOR, typename T, int D>
-__device__ __forceinline__ void load_cell(const Problem<float>& z, const Pixels<const T, true>& pixels, const T* value,
-                                          unsigned position, unsigned inside, Quarter<D> (&corners)[4]) {
+__device__ __forceinline__ void load_cell(const Problem<float>& z, const T* value, int part, unsigned word, Quarter<D> (&corners)[4]) {
+  const Pixels<const T, true> pixels(value, z.W, z.G * D);
+  const unsigned channel = unsigned(part * (D / 4)), inside = INTERIOR ? 15u : word & 15u, position = word + (channel - inside);
 #pragma unroll
   for (int c = 0; c < 4; ++c)
     corners[c] = load_quarter<D>(INTERIOR ? pixels.at(int(position), c) : value + (position + to_corner(z, D, inside, c)));
 }
 
-using Products = Corners<float>[OWN_POINTS];  // of a lane's points with grad_output; zero for a corner outside
+// The product with zeros: NaN where a number is not finite.
+template <typename T, int D>
+__device__ __forceinline__ float nothing_of(const Quarter<D>& numbers, T) {
+  float nothing = 0.0f;
+#pragma unroll
+  for (int i = 0; i < D / 8; ++i) nothing += first_of(numbers.of[i], T{}) * 0.0f + second_of(numbers.of[i], T{}) * 0.0f;
+  return nothing;
+}
 
-// `positions`: of point i of unit j, beside the centre, in row i; the corners inside in its last four bits.
+using Products = Corners<float>[OWN_POINTS];  // of a lane's points with grad_output; nothing for a corner outside
+
+// Looks at a lane's points and multiplies. `words`, what lanes exchange: of point i of unit j, the centre last, in row i.
 template <bool INTERIOR, typename T, int D>
-__device__ __forceinline__ void multiply_row(const Problem<float>& z, const Owner& owner, const unsigned (*positions)[SIDE + 4],
-                                             const Spot (&spot)[OWN_POINTS], const Quarter<D> (&gradient)[2], const T* value,
-                                             Products& products) {
-  const Pixels<const T, true> pixels(value, z.W, z.G * D);
-  const unsigned channel = unsigned(owner.part * (D / 4));
-  float sums[4][4] = {}, sums_of_centres[4][4] = {};
-  const auto multiply = [&](float (&sums)[4][4], unsigned position, unsigned inside, int half, unsigned mask) {
-    Quarter<D> corners[4];
-    load_cell<INTERIOR, T, D>(z, pixels, value, position, inside, corners);
+__device__ __forceinline__ void look_and_multiply(const Problem<float>& z, const Tile& tile, const Owner& owner,
+                                                  const Point<float> (&at)[OWN_POINTS], unsigned (*words)[SIDE + 4],
+                                                  const Quarter<D> (&gradient)[2], const T* value, Spots& spots,
+                                                  Products& products) {
+  unsigned own[OWN_POINTS];
 #pragma unroll
-    for (int i = 0; i < D / 8; i += 2) {
-      const unsigned low = gradient[half].of[i] & mask, high = gradient[half].of[i + 1] & mask;
-      const Matrices units = half == 0 ? Matrices{{low, 0u, high, 0u}} : Matrices{{0u, low, 0u, high}};
+  for (int j = 0; j < OWN_POINTS; ++j) {
+    own[j] = look<INTERIOR, D>(z, tile, at[j], j, spots);
+    if (owner.owns(j)) words[owner.index(j)][owner.unit(j)] = own[j];
+  }
+  __syncwarp();
+  // sums[i] of a corner: of the lane's unit i, the rest is of no use. `own`: whether the lane's units are multiplied.
+  float sums[2][4][4] = {};
+  const auto multiply = [&](const unsigned (*words)[8], bool own) {
+    Quarter<D> units[2];
 #pragma unroll
-      for (int c = 0; c < 4; ++c) multiply_add(sums[c], units, corners[c].of[i], corners[c].of[i + 1], T{});
+    for (int i = 0; i < D / 8; ++i) units[0].of[i] = own ? gradient[0].of[i] : 0u, units[1].of[i] = own ? gradient[1].of[i] : 0u;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      Quarter<D> corners[4];
+      load_cell<INTERIOR, T, D>(z, value, owner.part, *words[half], corners);
+#pragma unroll
+      for (int i = 0; i < D / 8; i += 2) {
+        const Matrices a{{units[0].of[i], units[1].of[i], units[0].of[i + 1], units[1].of[i + 1]}};
+#pragma unroll
+        for (int c = 0; c < 4; ++c) multiply_add(sums[half][c], a, corners[c].of[i], corners[c].of[i + 1], T{});
+      }
     }
   };
-#pragma unroll
-  for (int unit = 0; unit < SIDE; unit += 4) {
-    const uint4 four = *reinterpret_cast<const uint4*>(&positions[owner.row][unit]);
-    const unsigned words[] = {four.x, four.y, four.z, four.w};
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const unsigned mask = owner.row == (unit + i) % 8 ? 0xffffffffu : 0u;
-      multiply(sums, INTERIOR ? words[i] + (channel - 15u) : (words[i] & ~15u) + channel, words[i] & 15u, unit / 8, mask);
-    }
-  }
-#pragma unroll
-  for (int i = 0; i < 2; ++i) multiply(sums_of_centres, spot[4 + i].position + channel, spot[4 + i].inside, i, 0xffffffffu);
+  const auto halves = [&](int row, int unit) { return reinterpret_cast<const unsigned (*)[8]>(&words[row][unit]); };
+  // Centres: that of a unit is in column `row` of its row, in part row / 2; the second unit's go to the lane beside it.
+  multiply(halves(POINTS - 1, owner.row), true);
   const bool odd = owner.row % 2 == 1;
+#pragma unroll
+  for (int c = 0; c < 4; ++c) {
+    const float *const of_first = sums[0][c], *const of_second = sums[1][c] + 2;
+    const float first = odd ? of_first[1] : of_first[0], second = __shfl_xor_sync(ALL, odd ? of_second[1] : of_second[0], 1);
+    products[4].of[c] = owner.in_first(4) ? first : second;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) sums[0][c][i] = sums[1][c][i] = 0.0f;
+  }
+#pragma unroll 1
+  for (int unit = 0; unit < 8; unit += 32 / D) {  // not all at once, which would need more registers than there are
+#pragma unroll
+    for (int i = 0; i < 32 / D; ++i) multiply(halves(owner.row, unit + i), owner.row == unit + i);
+  }
 #pragma unroll
   for (int c = 0; c < 4; ++c) {
 #pragma unroll
     for (int j = 0; j < OWN_POINTS; ++j) {
-      const float* const centres = sums_of_centres[c] + (j < 4 ? 0 : 2 * (j - 4));
-      const float found = j < 4 ? sums[c][j] : odd ? centres[1] : centres[0];
-      products[j].of[c] = INTERIOR || spot[j].inside >> c & 1u ? found : 0.0f;
+      if (j < 4) products[j].of[c] = sums[j / 2][c][j];
+      if (!INTERIOR && !(own[j] >> c & 1u)) products[j].of[c] = nothing_of(owner.of_unit(j, gradient), T{});
     }
   }
 }
 
-// The same where a number is not finite, which tensor cores would spread: a lane multiplies for its own points.
-template <typename T, int D>
-__device__ __forceinline__ void multiply_alone(const Problem<float>& z, const Spot (&spot)[OWN_POINTS], const T* const (&gradient)[2],
-                                               const T* value, Products& products) {
-#pragma unroll
-  for (int j = 0; j < OWN_POINTS; ++j) {
-    for (int c = 0; c < 4; ++c) {
-      const bool has = spot[j].inside >> c & 1u;
-      const T* const from = value + (spot[j].position + to_corner(z, D, spot[j].inside, c));
-      float sum = 0.0f;
-#pragma unroll 1
-      for (int i = 0; i < D; ++i) sum += read(gradient[Owner::which(j)][i]) * (has ? read(from[i]) : 0.0f);
-      products[j].of[c] = sum;
-    }
-  }
-}
-
-// The sum, or the largest, over the points of each of a lane's units.
+// The sum, or the largest, over the points of a lane's unit i, in each of the unit's lanes.
 template <typename F>
-__device__ __forceinline__ float over_points(const float (&of)[OWN_POINTS], int i, F together) {
+__device__ __forceinline__ float over_points(const Owner& owner, const float (&of)[OWN_POINTS], int i, F together) {
   float both = together(of[2 * i], of[2 * i + 1]);
+  both = owner.owns(4, i) ? together(both, of[4]) : both;
   both = together(both, __shfl_xor_sync(ALL, both, 1));
-  both = together(both, __shfl_xor_sync(ALL, both, 2));
-  return together(both, of[4 + i]);
+  return together(both, __shfl_xor_sync(ALL, both, 2));
 }
 __device__ __forceinline__ float sum_of(float a, float b) { return a + b; }
+__device__ __forceinline__ float larger_of(float a, float b) { return larger(a, b); }
 
 // From a lane's masks to the weights of its points: as they are, or the softmax over the points of each unit.
-__device__ __forceinline__ void weigh(const Problem<float>& z, float (&weight)[OWN_POINTS]) {
+__device__ __forceinline__ void weigh(const Problem<float>& z, const Owner& owner, float (&weight)[OWN_POINTS]) {
   if (!(FULL || z.logits)) return;
+  const float most[] = {over_points(owner, weight, 0, larger_of), over_points(owner, weight, 1, larger_of)};
 #pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const float most = over_points(weight, i, [](float a, float b) { return larger(a, b); });
+  for (int j = 0; j < OWN_POINTS; ++j) weight[j] = power(weight[j] - owner.of_unit(j, most));
+  const float share[] = {reciprocal(over_points(owner, weight, 0, sum_of)), reciprocal(over_points(owner, weight, 1, sum_of))};
 #pragma unroll
-    for (int j = 0; j < OWN_POINTS; ++j)
-      if (Owner::which(j) == i) weight[j] = power(weight[j] - most);
-    const float share = reciprocal(over_points(weight, i, sum_of));
-#pragma unroll
-    for (int j = 0; j < OWN_POINTS; ++j)
-      if (Owner::which(j) == i) weight[j] *= share;
-  }
+  for (int j = 0; j < OWN_POINTS; ++j) weight[j] *= owner.of_unit(j, share);
 }
 
-// The corners of the points of lanes that raise `far`, added to memory.
+// The corners of the points j of lanes that raise `far`, added to memory, as far as they are inside.
 template <typename T, int D>
-__device__ __forceinline__ void add_far(const Problem<float>& z, const Owner& owner, bool far, const Spot& spot, float weight,
-                                        const Quarter<D>& gradient, float* grad_value) {
+__device__ __forceinline__ void add_far(const Problem<float>& z, const Owner& owner, int j, bool far,
+                                        const unsigned (*words)[SIDE + 4], float across, float down, float weight,
+                                        const Quarter<D> (&gradient)[2], float* grad_value) {
   const int c = owner.row % 4;
 #pragma unroll 1
   for (unsigned left = __ballot_sync(ALL, far); left; left &= left - 1u) {
     const int from = __ffs(int(left)) - 1;
-    const Corners<float> share =
-        shares(__shfl_sync(ALL, spot.across, from), __shfl_sync(ALL, spot.down, from), __shfl_sync(ALL, weight, from));
-    const unsigned inside = __shfl_sync(ALL, spot.inside, from), position = __shfl_sync(ALL, spot.position, from);
+    const Owner whose(from);
+    const unsigned word = words[whose.index(j)][whose.unit(j)], inside = word & 15u;
+    const Corners<float> share = shares(__shfl_sync(ALL, across, from), __shfl_sync(ALL, down, from), __shfl_sync(ALL, weight, from));
     const float mine = c == 0 ? share.of[0] : c == 1 ? share.of[1] : c == 2 ? share.of[2] : share.of[3];
-    float* const to = grad_value + (position + unsigned(owner.part * (D / 4)) + to_corner(z, D, inside, c));
+    float* const to = grad_value + (word - inside + unsigned(owner.part * (D / 4)) + to_corner(z, D, inside, c));
 #pragma unroll
     for (int i = 0; i < D / 8; i += 2) {
-      const unsigned low = __shfl_sync(ALL, gradient.of[i], from / 4 * 4 + owner.part);
-      const unsigned high = __shfl_sync(ALL, gradient.of[i + 1], from / 4 * 4 + owner.part);
+      const unsigned low = __shfl_sync(ALL, whose.in_first(j) ? gradient[0].of[i] : gradient[1].of[i], whose.row * 4 + owner.part);
+      const unsigned high =
+          __shfl_sync(ALL, whose.in_first(j) ? gradient[0].of[i + 1] : gradient[1].of[i + 1], whose.row * 4 + owner.part);
       if (owner.row < 4 && inside >> c & 1u)
         add(to + 2 * i, Channels<float>{{first_of(low, T{}), second_of(low, T{}), first_of(high, T{}), second_of(high, T{})}}, mine);
     }
   }
 }
 
+// Leaves point k of a unit for `sort`; what is in no bin, in one behind all others.
+template <typename T>
+__device__ __forceinline__ void note(Memory<T>& memory, int k, int local, int bin, Unsorted point) {
+  point.place = unsigned(bin) << 16 | atomicAdd(&memory.begin[bin + 1], 1u);
+  memory.unsorted[local][k] = point;
+}
+
+template <typename T>
+__device__ __forceinline__ void leave_out(Memory<T>& memory, int row, int lane) {  // notes of units that have nothing to sort
+#pragma unroll 1
+  for (int i = lane; i < POINTS * SIDE; i += 32) note(memory, i / SIDE, row * SIDE + i % SIDE, BINS, Unsorted{});
+}
+
 template <typename T, int D>
 __device__ __forceinline__ void multiply(const Problem<float>& z, const Tile& tile, const Row& row, int lane, Memory<T>& memory,
-                                         unsigned (*positions)[SIDE + 4], const T* grad_output, const T* value, const T* offset,
+                                         unsigned (*words)[SIDE + 4], const T* grad_output, const T* value, const T* offset,
                                          const T* mask, float* grad_value, T* grad_offset, T* grad_mask) {
   const Owner owner(lane);
-  unsigned unit[2], point[OWN_POINTS];
+  unsigned unit[2], point[3];  // point: of a lane's first one of each unit, which the second follows, and of its centre
   Quarter<D> gradient[2];
+  Point<float> start[2], at[OWN_POINTS];
   float weight[OWN_POINTS];
   Pair<T> move[OWN_POINTS];
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    unit[i] = unsigned(((tile.n * z.P + tile.p + row.number) * z.Q + tile.q + row.present(owner.unit(i))) * z.G + tile.g);
+    const Place place{tile.n, tile.p + row.number, tile.q + row.present(owner.row + 8 * i), tile.g};
+    unit[i] = unsigned(((place.n * z.P + place.p) * z.Q + place.q) * z.G + place.g);
     gradient[i] = load_quarter<D>(grad_output + (unit[i] * D + unsigned(owner.part * (D / 4))));
+    start[i] = start_of(z, place);
   }
 #pragma unroll
   for (int j = 0; j < OWN_POINTS; ++j) {
-    point[j] = unit[Owner::which(j)] * POINTS + unsigned(owner.number(j));
-    move[j] = reinterpret_cast<const Pair<T>*>(offset)[point[j]];
-    weight[j] = read(mask[point[j]]);
+    if (j % 2 == 0) point[j / 2] = owner.of_unit(j, unit) * POINTS + unsigned(owner.number(j));
+    move[j] = (reinterpret_cast<const Pair<T>*>(offset) + point[j / 2])[j % 2];
+    weight[j] = read((mask + point[j / 2])[j % 2]);
   }
-  weigh(z, weight);
-
-  Spot spot[OWN_POINTS];
+  weigh(z, owner, weight);
   bool interior = true;
 #pragma unroll
   for (int j = 0; j < OWN_POINTS; ++j) {
-    const Point<float> start =
-        start_of(z, Place{tile.n, tile.p + row.number, tile.q + row.present(owner.unit(Owner::which(j))), tile.g});
     const int k = owner.number(j), column = k * 11 >> 5;  // k / 3
-    spot[j] = spot_of<D>(z, tile, location(z, start, column, k - 3 * column, read(move[j].x), read(move[j].y)));
-    interior &= spot[j].inside == 15u;
-    if (j < 4) positions[2 * owner.part + j % 2][owner.unit(j / 2)] = spot[j].position | spot[j].inside;
+    at[j] = location(z, owner.of_unit(j, start), column, k - 3 * column, read(move[j].x), read(move[j].y));
+    interior &= is_interior(z, at[j]);
   }
-  __syncwarp();
+  Spots spots;
   Products products;
   if (FULL || __all_sync(ALL, interior)) {
-    multiply_row<true, T, D>(z, owner, positions, spot, gradient, value, products);
+    look_and_multiply<true, T, D>(z, tile, owner, at, words, gradient, value, spots, products);
   } else {
-    multiply_row<false, T, D>(z, owner, positions, spot, gradient, value, products);
-  }
-  __syncwarp();
-
-  // Nothing is the product with zeros: NaN where a number is not finite.
-  float nothing = 0.0f, nothing_of[2] = {};
-#pragma unroll
-  for (int j = 0; j < OWN_POINTS; ++j) {
-#pragma unroll
-    for (int c = 0; c < 4; ++c) nothing += products[j].of[c] * 0.0f;
-  }
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-#pragma unroll
-    for (int word = 0; word < D / 8; ++word)
-      nothing_of[i] += first_of(gradient[i].of[word], T{}) * 0.0f + second_of(gradient[i].of[word], T{}) * 0.0f;
-    nothing += nothing_of[i];
-  }
-  bool known[2] = {true, true};
-  if (!FULL && !__all_sync(ALL, nothing == 0.0f)) {
-#pragma unroll
-    for (int i = 0; i < 2; ++i) known[i] = (__ballot_sync(ALL, nothing_of[i] == 0.0f) >> 4 * owner.row & 15u) == 15u;
-    const T* const gradients[] = {grad_output + unit[0] * D, grad_output + unit[1] * D};
-    multiply_alone<T, D>(z, spot, gradients, value, products);
+    look_and_multiply<false, T, D>(z, tile, owner, at, words, gradient, value, spots, products);
   }
 
   PointGradient<float> found[OWN_POINTS];
   float part[OWN_POINTS];
 #pragma unroll
   for (int j = 0; j < OWN_POINTS; ++j) {
-    found[j] = point_gradient(products[j], spot[j].across, spot[j].down);
+    found[j] = point_gradient(products[j], spots.across[j], spots.down[j]);
     part[j] = weight[j] * found[j].weight;
   }
-#pragma unroll
-  for (int i = 0; i < 2; ++i) part[4 + i] = __shfl_sync(ALL, part[4 + i], owner.row * 4 + owner.row / 2);  // of who owns it
-  const float along[2] = {over_points(part, 0, sum_of), over_points(part, 1, sum_of)};
+  const float along[] = {over_points(owner, part, 0, sum_of), over_points(owner, part, 1, sum_of)};
+  if (!__all_sync(ALL, along[0] * 0.0f + along[1] * 0.0f == 0.0f)) {  // some number is not finite, which tensor cores spread
+    memory.finite = false;
+    if (FULL) return;
+    for (int i = 0; i < (row.count < SIDE ? row.count : SIDE); ++i)
+      backward_of_unit<T, float>(z, tile.unit(z, row.number * SIDE + i), lane, grad_output, value, offset, mask, nullptr,
+                                 grad_value, grad_offset, grad_mask);
+    return leave_out(memory, row.number, lane);
+  }
 #pragma unroll
   for (int j = 0; j < OWN_POINTS; ++j) {
-    const int i = Owner::which(j);
-    const bool counts = owner.owns(j) && row.has(owner.unit(i));
-    const bool placed = spot[j].bin >= 0 && known[i] && weight[j] * 0.0f == 0.0f;
+    const float factor = weight[j] * z.scale, bottom = spots.down[j] * weight[j];
+    const bool counts = owner.owns(j) && row.has(owner.unit(j)), far = counts && spots.bin[j] == BINS;
     if (counts) {
-      const float factor = weight[j] * z.scale, bottom = spot[j].down * weight[j];
       Pair<T> moved;
       write(moved.x, factor * found[j].x);
       write(moved.y, factor * found[j].y);
-      reinterpret_cast<Pair<T>*>(grad_offset)[point[j]] = moved;
-      write(grad_mask[point[j]], FULL || z.logits ? logit_gradient(weight[j], found[j].weight, along[i]) : found[j].weight);
-      const unsigned before = placed ? atomicAdd(&memory.begin[spot[j].bin + 1], 1u) : 0u;
-      memory.unsorted[owner.number(j) * PITCH + row.number * SIDE + owner.unit(i)] = {
-          spot[j].x, weight[j] - bottom, bottom, placed ? unsigned(spot[j].bin) << 16 | before : NONE_OF_ALL};
+      (reinterpret_cast<Pair<T>*>(grad_offset) + point[j / 2])[j % 2] = moved;
+      write((grad_mask + point[j / 2])[j % 2],
+            FULL || z.logits ? logit_gradient(weight[j], found[j].weight, owner.of_unit(j, along)) : found[j].weight);
     }
-    const bool far = counts && spot[j].inside != 0u && !placed;
-    if (!FULL && !__all_sync(ALL, !far)) add_far<T, D>(z, owner, far, spot[j], weight[j], gradient[i], grad_value);
+    if (owner.owns(j))
+      note(memory, owner.number(j), row.number * SIDE + owner.unit(j), counts ? spots.bin[j] : BINS,
+           {spots.x[j], weight[j] - bottom, bottom});
+    if (!FULL && !__all_sync(ALL, !far))
+      add_far<T, D>(z, owner, j, far, words, spots.across[j], spots.down[j], weight[j], gradient, grad_value);
   }
+  __syncwarp();  // the words have been read
 }
 
 // ---- sort ----------------------------------------------------------------------------------------------------------------
 
-// From how many points a bin has to the place of its first. By one warp.
+// From how many points a bin has to the place of its first; those in none come behind all others. By one warp, a lane a row.
 template <typename T>
 __device__ __forceinline__ void place_bins(int lane, Memory<T>& memory) {
-  constexpr int EACH = BINS / 32;
-  unsigned* const mine = memory.begin + 1 + lane * EACH;
-  unsigned counts[EACH], total = 0u;
+  unsigned* const mine = memory.begin + 1 + lane * ROW_BINS;
+  unsigned total = 0u;
 #pragma unroll
-  for (int i = 0; i < EACH; ++i) total += counts[i] = mine[i];
+  for (int i = 0; i < ROW_BINS; ++i) total += lane < ROWS ? mine[i] : 0u;
   unsigned place = total;
 #pragma unroll
   for (int step = 1; step < 32; step *= 2) {
     const unsigned theirs = __shfl_up_sync(ALL, place, step);
     place += lane >= step ? theirs : 0u;
   }
-  if (lane == 31) memory.begin[BINS + 1] = place;
+  if (lane == 31) memory.begin[BINS + 1] = memory.begin[BINS + 2] = place;
   place -= total;
 #pragma unroll
-  for (int i = 0; i < EACH; ++i) {
+  for (int i = 0; i < ROW_BINS; ++i) {
+    if (lane >= ROWS) continue;
+    const unsigned count = mine[i];
     mine[i] = place;
-    place += counts[i];
+    place += count;
   }
 }
 
 // The words that tensor cores hand out: the numbers' first halves and what is left of them.
 template <typename T>
-__device__ __forceinline__ Sorted split(const Unsorted& point, int unit) {
+__device__ __forceinline__ Sorted split(const Unsorted& point) {
   const float x = first_half(point.x, T{}), rest = point.x - x, more = first_half(rest, T{});
   const float top = first_half(point.top, T{}), bottom = first_half(point.bottom, T{});
-  return {{two(more, x, T{}), two(0.0f, rest - more, T{}) | unsigned(unit) << 16, two(point.top - top, top, T{}),
+  return {{two(more, x, T{}), two(1.0f, rest - more, T{}), two(point.top - top, top, T{}),
            two(point.bottom - bottom, bottom, T{})}};
 }
 
 template <typename T>
-__device__ __forceinline__ void sort(const Problem<float>& z, const Tile& tile, Memory<T>& memory) {
+__device__ __forceinline__ void sort(Memory<T>& memory) {
   constexpr int EACH = POINTS * TILE / THREADS;
   Unsorted mine[EACH];
 #pragma unroll
-  for (int i = 0; i < EACH; ++i) {
-    const int local = i % 2 * THREADS + threadIdx.x;
-    mine[i].place = NONE_OF_ALL;
-    if (FULL || tile.has(z, local)) mine[i] = memory.unsorted[i / 2 * PITCH + local];
-  }
+  for (int i = 0; i < EACH; ++i) mine[i] = memory.unsorted[i / POINTS * THREADS + threadIdx.x][i % POINTS];
   __syncthreads();
 #pragma unroll
-  for (int i = 0; i < EACH; ++i)
-    if (mine[i].place != NONE_OF_ALL)
-      memory.sorted[memory.begin[(mine[i].place >> 16) + 1] + (mine[i].place & 0xffffu)] = split<T>(mine[i], i % 2 * THREADS + threadIdx.x);
-  // A step behind the last is read, though it counts for nothing: its units must be some.
-  if (threadIdx.x < STEP) memory.sorted[memory.begin[BINS + 1] + threadIdx.x] = Sorted{};
+  for (int i = 0; i < EACH; ++i) {
+    const unsigned place = memory.begin[(mine[i].place >> 16) + 1] + (mine[i].place & 0xffffu);
+    memory.sorted[place] = split<T>(mine[i]);
+    memory.unit[place] = (unsigned char)(i / POINTS * THREADS + threadIdx.x);
+  }
+  // A step may reach beyond the last point; what it reads there counts for nothing, but its units must be some.
+  if (threadIdx.x < STEP) memory.unit[POINTS * TILE + threadIdx.x] = 0;
 }
 
 // grad_output of the tile's units, channels 16 `half` and on; zeros where they are not finite: those units have only far points.
@@ -407,7 +421,7 @@ __device__ __forceinline__ void stage_gradients(const Problem<float>& z, const T
     unsigned all[] = {words[0].x, words[0].y, words[0].z, words[0].w, words[1].x, words[1].y, words[1].z, words[1].w};
 #pragma unroll
     for (int word = 0; word < 8; ++word)
-      all[word] = first_of(all[word], T{}) * 0.0f + second_of(all[word], T{}) * 0.0f == 0.0f ? all[word] : 0u;
+      if (!FULL && !memory.finite && !(first_of(all[word], T{}) * 0.0f + second_of(all[word], T{}) * 0.0f == 0.0f)) all[word] = 0u;
     memory.gradients[0][local] = uint4{all[0], all[2], all[4], all[6]};
     memory.gradients[1][local] = uint4{all[1], all[3], all[5], all[7]};
   }
@@ -415,81 +429,75 @@ __device__ __forceinline__ void stage_gradients(const Problem<float>& z, const T
 
 // ---- add up --------------------------------------------------------------------------------------------------------------
 
-// Of the numbers of a point, those that a lane's row of a product picks: x for rows 0 to 7, its upper weight for the others; and its
-// lower weight for rows 0 to 7.
+// The shares of a lane's pixel, of two words of eight points, in two halves; `word`: of point `row` of the eight. The product has, in
+// rows 0 to 7, how far two points are from the pixel, and in the others their weights for it, by what `picks` picks.
 template <typename T>
-struct Picks {
-  unsigned x, top, bottom;
+__device__ __forceinline__ void share_out(const unsigned (&picks)[2], unsigned word, unsigned& high, unsigned& low) {
+  float found[4] = {};
+  multiply_add(found, picks[0], picks[1], word, T{});
+  float share[2], first[2];
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    share[i] = __saturatef(1.0f - fabsf(found[i])) * found[2 + i];
+    first[i] = first_half(share[i], T{});
+  }
+  high = two(first[1], first[0], T{});
+  low = two(share[1] - first[1], share[0] - first[0], T{});
+}
 
-  __device__ __forceinline__ explicit Picks(int part)
-      : x(part == 0 ? two(1.0f, 1.0f, T{}) : part == 1 ? two(0.0f, 1.0f, T{}) : 0u),
-        top(part == 2 ? two(1.0f, 1.0f, T{}) : 0u), bottom(part == 3 ? two(1.0f, 1.0f, T{}) : 0u) {}
-};
-
-// The shares of the lane's pixel, and of the one below, in sixteen points, as tensor cores want them. `words`: of point `row` of
-// the first eight and of the others.
-template <typename T>
-__device__ __forceinline__ void share_out(float pixel, const Picks<T>& picks, const unsigned (&words)[2], Matrices& high,
-                                          Matrices& low) {
+// sums += what 8 * EIGHTS points from `from` on give, as far as they come before `end`: rows 0 to 7 by the first halves of the shares,
+// the others by the rest.
+template <int EIGHTS, typename T>
+__device__ __forceinline__ void step(const Memory<T>& memory, const Owner& owner, const unsigned (&picks)[2], const uint4* gradients,
+                                     unsigned from, unsigned end, int lane, float (&sums)[2][4]) {
+  Matrices shares;
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    float upper[4] = {-pixel, -pixel, 0.0f, 0.0f}, lower[4] = {};  // of two points: how far from the pixel, twice; the weights
-    multiply_add(upper, picks.x, picks.top, words[half], T{});
-    multiply_add(lower, picks.bottom, 0u, words[half], T{});
-    float weight[2][2], first[2][2];
+  for (int i = 0; i < EIGHTS; ++i) {
+    const unsigned point = from + 8 * i + owner.row, word = point < end ? memory.sorted[point].of[owner.part] : 0u;
+    share_out<T>(picks, word, shares.of[2 * i], shares.of[2 * i + 1]);
+  }
+  const Matrices b = load_matrices<true>(gradients + memory.unit[from + lane % STEP]);
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const float tent = __saturatef(1.0f - fabsf(upper[i]));
-      weight[0][i] = tent * upper[2 + i], weight[1][i] = tent * lower[i];
-#pragma unroll
-      for (int below = 0; below < 2; ++below) first[below][i] = first_half(weight[below][i], T{});
-    }
-#pragma unroll
-    for (int below = 0; below < 2; ++below) {
-      high.of[2 * half + below] = two(first[below][1], first[below][0], T{});
-      low.of[2 * half + below] = two(weight[below][1] - first[below][1], weight[below][0] - first[below][0], T{});
+  for (int i = 0; i < 2; ++i) {
+    if constexpr (EIGHTS == 2) {
+      multiply_add(sums[i], shares, b.of[2 * i], b.of[2 * i + 1], T{});
+    } else {
+      multiply_add(sums[i], shares.of[0], shares.of[1], b.of[2 * i], T{});
     }
   }
 }
 
-// Rows `first` and on of a strip of the window, half of them; channels 16 `half` and on.
+// What the points of a strip's cells give to their pixels, channels 16 `half` and on. Lanes of rows 0 to 3 have the four pixels of a
+// row, the others those below.
 template <typename T, int D>
-__device__ __forceinline__ void add_up(const Problem<float>& z, const Tile& tile, int strip, int first, int half, int lane,
+__device__ __forceinline__ void add_up(const Problem<float>& z, const Tile& tile, int strip, int half, int lane,
                                        const Memory<T>& memory, float* grad_value) {
   const Owner owner(lane);
-  const Picks<T> picks(owner.part);
-  const int column = strip * STRIP + owner.row, x = tile.left + column, C = z.G * D;
+  const int column = STRIP * strip + owner.row % STRIP, below = owner.row / STRIP, C = z.G * D;
+  const int x = tile.left + column;
   const bool in_columns = unsigned(x) < unsigned(z.W);
-  const unsigned* begin = memory.begin + first * ROW_BINS + 2 * strip;
-  int y = tile.top + first, position = ((tile.n * z.H + y) * z.W + x) * C + tile.g * D + 16 * half + 4 * owner.part;
-  float sums[2][4] = {};  // of two channels: of the lane's pixel, and of the one below
+  const unsigned one = two(1.0f, 1.0f, T{});
+  const unsigned picks[] = {owner.part == 0 ? one : owner.part == 1 ? two(float(-column), 1.0f, T{}) : 0u,
+                            owner.part == 2 + below ? one : 0u};
+  const uint4* const gradients = memory.gradients[lane / STEP];
+  // The bins of a strip begin with the last of the strip before. Those of a first strip begin in the row before, and those of a last
+  // strip end in the next row, with points too far across to have a share.
+  const unsigned* begin = memory.begin + 2 * strip;
+  int y = tile.top + below;
+  float* to = grad_value + (((long long)(tile.n * z.H + y) * z.W + x) * C + tile.g * D + 16 * half + 4 * owner.part);
 #pragma unroll 1
-  for (int left = ROWS / 2; left >= 0; --left) {  // the row below the last gets what is left
-    const unsigned end = left ? begin[3] : 0u;
+  for (const int last = y + ROWS; y < last; ++y) {
+    unsigned from = begin[0];
+    const unsigned end = begin[3];
+    if (from < end) {
+      float sums[2][4] = {};  // of two channels each
 #pragma unroll 1
-    for (unsigned from = left ? begin[0] : 0u; from < end; from += STEP) {
-      unsigned words[2];
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        const unsigned point = from + 8 * i + owner.row;
-        words[i] = point < end ? memory.sorted[point].of[owner.part] : 0u;
-      }
-      const unsigned unit = memory.sorted[from + lane % STEP].of[1] >> 16;
-      Matrices high, low;
-      share_out<T>(float(column), picks, words, high, low);
-      const Matrices b = load_matrices<true>(&memory.gradients[lane / STEP][unit]);
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        multiply_add(sums[i], high, b.of[2 * i], b.of[2 * i + 1], T{});
-        multiply_add(sums[i], low, b.of[2 * i], b.of[2 * i + 1], T{});
-      }
+      for (; from + 8 < end; from += STEP) step<2>(memory, owner, picks, gradients, from, end, lane, sums);
+      if (from < end) step<1>(memory, owner, picks, gradients, from, end, lane, sums);
+      const Channels<float> four{{sums[0][0] + sums[0][2], sums[0][1] + sums[0][3], sums[1][0] + sums[1][2], sums[1][1] + sums[1][3]}};
+      if (in_columns & (unsigned(y) < unsigned(z.H))) add(to, four, 1.0f);
     }
-    const Channels<float> four{{sums[0][0], sums[0][1], sums[1][0], sums[1][1]}};
-    const bool any = (as_bits(four.of[0]) | as_bits(four.of[1]) | as_bits(four.of[2]) | as_bits(four.of[3])) != 0u;
-    if (any & in_columns & (unsigned(y) < unsigned(z.H))) add(grad_value + position, four, 1.0f);
-#pragma unroll
-    for (int i = 0; i < 2; ++i) sums[i][0] = sums[i][2], sums[i][1] = sums[i][3], sums[i][2] = sums[i][3] = 0.0f;
-    begin += ROW_BINS, ++y, position += z.W * C;
+    begin += ROW_BINS, to += z.W * C;
   }
 }
 
@@ -501,28 +509,32 @@ __device__ __forceinline__ void by_products(const Problem<float>& z, const T* gr
   __shared__ Memory<T> memory;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const Tile tile(z, int(blockIdx.x));
-  for (int i = threadIdx.x; i < BINS + 2; i += THREADS) memory.begin[i] = 0u;
+  for (int i = threadIdx.x; i < BINS + 3; i += THREADS) memory.begin[i] = 0u;
+  if (threadIdx.x == 0) memory.finite = true;
   __syncthreads();
 #pragma unroll 1
   for (int i = warp; i < SIDE; i += WARPS) {
     const Row row(z, tile, i);
-    if (FULL || row.count > 0)
-      multiply<T, D>(z, tile, row, lane, memory, memory.position[warp], grad_output, value, offset, mask, grad_value, grad_offset,
+    if (FULL || row.count > 0) {
+      multiply<T, D>(z, tile, row, lane, memory, memory.words[warp], grad_output, value, offset, mask, grad_value, grad_offset,
                      grad_mask);
+    } else {
+      leave_out(memory, i, lane);
+    }
   }
   __syncthreads();
   if (warp == 0) place_bins(lane, memory);
   __syncthreads();
-  sort(z, tile, memory);
+  sort(memory);
 #pragma unroll 1
   for (int half = 0; half < D / 16; ++half) {
     if (half > 0) __syncthreads();
     stage_gradients<T, D>(z, tile, half, grad_output, memory);
     __syncthreads();
-    // Each warp half of a strip in the middle, which most points lie in, and the other half of one at the side.
+    // Each warp a strip in the middle, where most points lie, and one at a side.
 #pragma unroll 1
     for (int side = 0; side < 2; ++side)
-      add_up<T, D>(z, tile, side ? warp / 2 * 3 : 1 + warp / 2, (warp + side) % 2 * (ROWS / 2), half, lane, memory, grad_value);
+      add_up<T, D>(z, tile, side ? warp % 2 + warp / 2 * 6 : 2 + warp, half, lane, memory, grad_value);
   }
 }
 

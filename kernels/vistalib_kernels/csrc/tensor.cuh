@@ -73,7 +73,7 @@ __device__ __forceinline__ void multiply_add(float (&sum)[4], const Matrices& a,
 #endif
 }
 
-// The same for half as many columns of a: 16 x 8, top and bottom, and b of 8 x 8.
+// The same for half as many columns of a, 16 x 8, top and bottom, and b of 8 x 8.
 __device__ __forceinline__ void multiply_add(float (&sum)[4], unsigned top, unsigned bottom, unsigned b, BFloat16) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   asm("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
