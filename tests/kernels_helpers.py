@@ -46,17 +46,18 @@ def library() -> None:
 
 
 @cache
-def cuda_on_a_cpu() -> Any:
+def cuda_on_a_cpu(*, tensor_cores: bool = True) -> Any:
     """The CUDA kernels compiled for this CPU (cuda_on_a_cpu.cpp); skips where there is no GCC on Linux."""
     from vistalib_kernels import build
 
     source = Path(__file__).parent / "cuda_on_a_cpu.cpp"
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in (source, *sorted(build.SOURCES.iterdir()))))
-    made = FOLDER / f"cuda_on_a_cpu-{digest.hexdigest()[:16]}.so"
+    made = FOLDER / f"cuda_on_a_cpu-{digest.hexdigest()[:16]}-{tensor_cores}.so"
     FOLDER.mkdir(parents=True, exist_ok=True)
     with FileLock(FOLDER / "lock"):
         if not made.exists():
             command = ["g++", "-std=c++20", "-O1", "-ffp-contract=off", "-fPIC", "-shared", "-Wno-unknown-pragmas"]
+            command += [] if tensor_cores else ["-DDCNV3_WITHOUT_TENSOR_CORES"]
             try:
                 done = subprocess.run(
                     [*command, f"-I{build.SOURCES}", str(source), "-o", str(made)], capture_output=True, text=True
@@ -84,9 +85,10 @@ def by_cuda_on_a_cpu(
     deterministic: bool = False,
     in_tiles: bool = True,
     in_window: bool = False,
+    tensor_cores: bool = True,
 ) -> tuple[Tensor, ...]:
     """By the CUDA kernels, launched as the extension does; results lie in memory that was poisoned and is guarded."""
-    emulator, kind = cuda_on_a_cpu(), KINDS.index(inputs.value.dtype)
+    emulator, kind = cuda_on_a_cpu(tensor_cores=tensor_cores), KINDS.index(inputs.value.dtype)
     sizes, scale = _sizes(inputs, mask_is_logits)
     value, offset, mask, grad_output = (guarded(tensor) for tensor in (*inputs.tensors, inputs.grad_output))
     output, grad_value, grad_offset, grad_mask = (

@@ -88,7 +88,7 @@ def digest() -> str:
     return hashlib.sha256(
         b"".join(
             (SOURCES / name).read_bytes()
-            for name in ("dcnv3.h", "made.cuh", "any.cuh", "tiles.cuh", "window.cuh", "dcnv3_cuda.cu")
+            for name in ("dcnv3.h", *sorted(path.name for path in SOURCES.glob("*.cuh")), "dcnv3_cuda.cu")
         )
     ).hexdigest()[:16]
 

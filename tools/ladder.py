@@ -62,6 +62,7 @@ class Cost:
     load_bytes: float
     atomic_bytes: float
     shared_clocks: float = 0.0  # in which that path is taken by shared memory and shuffles: 128 bytes a clock, as well
+    product_clocks: float = 0.0  # in which tensor cores multiply, 2,048 times a clock
 
 
 def main() -> int:
@@ -87,7 +88,7 @@ NOTE = (
     "instructions: of warps, for a unit (an output pixel of a group) inside the image; bytes: asked from L1, added by atomics; "
     "microseconds: arithmetic for one call of InternImage-L at stage 1 (two images of 512x1024) on an H200 at 1.98 GHz; issue: "
     "four instructions a clock and multiprocessor; gather: a warp's load or 128 bytes a clock; on chip: that, and as much for "
-    "shared memory and shuffles, without conflicts of banks; atomics: bytes at 5.5 TB/s, as if those of a warp lay side by "
+    "shared memory and shuffles, without conflicts of banks; tensor cores: at their full rate; atomics: bytes at 5.5 TB/s, as if those of a warp lay side by "
     "side; memory: every byte once at 4.3 TB/s; predicted: the largest; measured: on a GPU, or null. Steps by arithmetic were "
     "not built. Lists depend on the offsets: predicted for N(0, 0.5), at_uniform_4 for uniform ones up to 4, both before L's "
     "offset_scale of 2, at_half and at_quarter for N(0, 0.5) and N(0, 0.25) pixels after it; how long lists are, and which "
@@ -109,10 +110,14 @@ def made(step: dict[str, Any], nvcc: str, disassembler: Path, place: Path) -> di
         found, cost = by_numba(step["direction"], step["step"], nvcc, disassembler, place)
     elif step["by"] == "arithmetic":
         found, cost = {"registers": None, "shared_bytes": None, "local_bytes": None}, Cost(**step.pop("cost"))
-    elif step["step"] == "lists":
-        found, cost, wide = by_lists((Offsets("normal:0.5"), Offsets("uniform:4")), nvcc, disassembler, place)
-        far = microseconds(step["direction"], wide)
-        found["at_uniform_4"] = {"microseconds": far, "atomic_bytes": round(wide.atomic_bytes)}
+    elif step["step"] in IN_TILES:
+        each = {"": "normal:0.5", "at_uniform_4": "uniform:4", "at_half": "normal:0.25", "at_quarter": "normal:0.125"}
+        found, costs = in_tiles(step["step"], {name: Offsets(offsets) for name, offsets in each.items()}, nvcc, disassembler, place)
+        cost = costs.pop("")
+        found |= {
+            name: {"microseconds": microseconds(step["direction"], other), "atomic_bytes": round(other.atomic_bytes)}
+            for name, other in costs.items()
+        }
     elif step["step"] == "window":
         found, cost, others = by_window(nvcc, disassembler, place)
         found |= {name: {"microseconds": microseconds(step["direction"], other)} for name, other in others.items()}
@@ -138,6 +143,7 @@ def microseconds(direction: str, cost: Cost) -> dict[str, float]:
         "issue": a_clock * cost.instructions / 4,
         "gather": a_clock * cost.load_clocks,
         "on chip": a_clock * (cost.load_clocks + cost.shared_clocks),
+        "tensor cores": a_clock * cost.product_clocks,
         "memory": units * once / H200["memory"] * 1e6,
     }
     if direction == "backward":
@@ -163,26 +169,59 @@ class Lists:
     far: float  # points that are not in a list
 
 
-def drawn(offsets: Offsets, scale: float = 2.0, tiles: int = 64) -> Lists:
-    """Tiles inside an image, with offsets drawn."""
+def cells(offsets: Offsets, scale: float, tiles: int) -> tuple[int, int, int, torch.Tensor, torch.Tensor]:
+    """Sides of a tile and of its window; in which cell of it each point of some tiles lies, (tiles, units, points, 2), and whether."""
     source = (kernel_sass.SOURCES / "tiles.cuh").read_text()
     side, columns, rows = (int(n) for name in ("SIDE", "COLUMNS", "ROWS") for n in re.findall(rf"\b{name} = (\d+)", source))
-    units, point, chunk = torch.arange(side**2), torch.arange(POINTS), rows // (THREADS // 32)
+    units, point = torch.arange(side**2), torch.arange(POINTS)
     pixel, grid = torch.stack((units % side, units // side), -1), torch.stack((point // 3 - 1, point % 3 - 1), -1)
     moves = offsets.draw(tiles, side**2, POINTS, 2, generator=torch.Generator().manual_seed(0))
     before = torch.tensor(((columns - side) // 2, (rows - side) // 2))
-    cell = (pixel[:, None] + (grid + moves) * scale).floor().long() + before  # (tiles, units, points, 2)
-    near = ((cell >= 0) & (cell < torch.tensor((columns - 1, rows)))).all(-1)
+    cell = (pixel[:, None] + (grid + moves) * scale).floor().long() + before
+    return side, columns, rows, cell, ((cell >= 0) & (cell < torch.tensor((columns - 1, rows)))).all(-1)
+
+
+def drawn(offsets: Offsets, scale: float = 2.0, tiles: int = 64) -> Lists:
+    """Tiles inside an image, with offsets drawn."""
+    side, columns, rows, cell, near = cells(offsets, scale, tiles)
+    before, chunk = (columns - side) // 2, rows // (THREADS // 32)
     numbers = (torch.arange(tiles)[:, None, None] * rows + cell[..., 1]) * columns + cell[..., 0]
     lengths = torch.bincount(numbers[near], minlength=tiles * rows * columns).view(tiles, rows, columns)
-    longest = lengths.roll(-int(before[0]), -1).unflatten(-1, (-1, TEAMS)).amax(-1)  # (tiles, rows, strips)
+    longest = lengths.roll(-before, -1).unflatten(-1, (-1, TEAMS)).amax(-1)  # (tiles, rows, strips)
     # A cell's row and the one below, the last row of a warp's being one more than it has lists for.
     full = (longest > 0).unflatten(1, (-1, chunk))  # (tiles, warps, rows of a warp, strips)
     gone_through = F.pad(full, (0, 0, 0, 1)) | F.pad(full, (0, 0, 1, 0))
-    cells = (lengths > 0).unflatten(1, (-1, chunk))
-    pixels = F.pad(cells, (0, 1, 0, 1)) | F.pad(cells, (1, 0, 0, 1)) | F.pad(cells, (0, 1, 1, 0)) | F.pad(cells, (1, 0, 1, 0))
+    taken = (lengths > 0).unflatten(1, (-1, chunk))
+    pixels = F.pad(taken, (0, 1, 0, 1)) | F.pad(taken, (1, 0, 0, 1)) | F.pad(taken, (0, 1, 1, 0)) | F.pad(taken, (1, 0, 1, 0))
     sums = (gone_through.sum(), longest.sum(), pixels.sum(), (~near).sum())
     return Lists(side**2, rows * columns, columns // TEAMS, *(float(total) / tiles for total in sums))
+
+
+# ---- strips --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Strips:
+    """What the last phase of a tile of products.cuh does, on average over many."""
+
+    units: int
+    bins: int
+    all_rows: int  # of all strips
+    rows: float  # with at least one point
+    steps: float  # of sixteen points and fewer
+    far: float  # points that are not sorted
+
+
+def sorted_by_strip(offsets: Offsets, scale: float = 2.0, tiles: int = 64) -> Strips:
+    """Tiles inside an image, with offsets drawn."""
+    side, columns, rows, cell, near = cells(offsets, scale, tiles)
+    strip = int(re.findall(r"\bSTRIP = (\d+)", (kernel_sass.SOURCES / "products.cuh").read_text())[0])
+    bins = 2 * columns // strip - 1
+    numbers = (torch.arange(tiles)[:, None, None] * rows + cell[..., 1]) * bins + cell[..., 0] // strip + (cell[..., 0] + 1) // strip
+    lengths = torch.bincount(numbers[near], minlength=tiles * rows * bins).view(tiles, rows, bins)
+    points = F.pad(lengths, (1, 1)).unfold(-1, 3, 2).sum(-1)  # of a strip: its own bin and those it shares
+    sums = ((points > 0).sum(), (points / 16).ceil().sum(), (~near).sum())
+    return Strips(side**2, rows * bins, rows * (columns // strip), *(float(total) / tiles for total in sums))
 
 
 # ---- turns of a window ---------------------------------------------------------------------------------------------------
@@ -206,6 +245,18 @@ def instructions_of(text: str, symbol: str) -> tuple[list[str], list[Loop]]:
 
     What lies beyond the end are paths that are not taken: divisions of numbers beyond 32 bits, and divisions by zero.
     """
+    code, jumps = parsed(text, symbol)
+    return code, sorted(jump for jump in jumps if jump[0] <= jump[1])
+
+
+def skips_of(text: str, symbol: str) -> list[Loop]:
+    """What the conditional jumps of a kernel pass over, as (first, last), in their order."""
+    _, jumps = parsed(text, symbol)
+    return sorted((i + 1, to - 1) for to, i in jumps if to > i + 1)
+
+
+def parsed(text: str, symbol: str) -> tuple[list[str], list[Loop]]:
+    """A kernel's instructions up to its first unconditional end, and its jumps as (to, from)."""
     part = text.split(f".section\t.text.{symbol},", 1)[1].split(".section", 1)[0]
     labels: dict[str, int] = {}
     code: list[str] = []
@@ -215,15 +266,14 @@ def instructions_of(text: str, symbol: str) -> tuple[list[str], list[Loop]]:
         elif found := re.match(r"\s+/\*[0-9a-f]+\*/\s+(.*?)\s*;", line):
             code.append(found[1])
     code = code[: code.index("EXIT") + 1]
-    jumps = [(labels[to[1]], i) for i, line in enumerate(code) if (to := re.search(r"BRA\S* .*?\.(L_x_\d+)", line))]
-    return code, sorted(jump for jump in jumps if jump[0] <= jump[1])
+    return code, [(labels[to[1]], i) for i, line in enumerate(code) if (to := re.search(r"BRA\S* .*?\.(L_x_\d+)", line))]
 
 
 def cost_of(code: Sequence[str], loops: Sequence[Loop], trips: Sequence[float | Strided], units_of_a_warp: float) -> Cost:
     """Add up the instructions, each as often as the loops around it are gone through. A block that calls is never entered."""
     assert len(loops) == len(trips), f"the compiler made the loops {loops}, not {len(trips)} of them: look at the code again"
     slow = calling(code, loops)
-    instructions = clocks = loads = atomics = shared = 0.0
+    instructions = clocks = loads = atomics = shared = products = 0.0
     for i, line in enumerate(code):
         parts = re.sub(r"^@!?U?P\w+\s+", "", line).split()[0].split(".")
         if parts[0] == "NOP" or i in slow:
@@ -242,7 +292,9 @@ def cost_of(code: Sequence[str], loops: Sequence[Loop], trips: Sequence[float | 
             shared += warp * max(1.0, 32 * (16 if parts[0] == "LDSM" else width) / 128)  # four matrices
         if parts[0] in ("REDG", "RED", "ATOMG"):
             atomics += thread * 32 * width
-    return Cost(*(total / units_of_a_warp for total in (instructions, clocks, loads, atomics, shared)))
+        if parts[0] == "HMMA":
+            products += warp * {"16816": 1.0, "1688": 0.5}[parts[1]]
+    return Cost(*(total / units_of_a_warp for total in (instructions, clocks, loads, atomics, shared, products)))
 
 
 def calling(code: Sequence[str], loops: Iterable[Loop]) -> set[int]:
@@ -314,21 +366,31 @@ def by_cuda(
     return {"registers": row["registers"], "shared_bytes": row["shared_bytes"], "local_bytes": local}, cost
 
 
-def by_lists(each: tuple[Offsets, Offsets], nvcc: str, disassembler: Path, place: Path) -> tuple[dict[str, Any], Cost, Cost]:
-    """The backward in tiles, with lists as long as such offsets make them.
+IN_TILES = {"lists": ["-DDCNV3_WITHOUT_TENSOR_CORES"], "products": []}  # how each backward in tiles is compiled
+
+
+def in_tiles(
+    step: str, each: dict[str, Offsets], nvcc: str, disassembler: Path, place: Path
+) -> tuple[dict[str, Any], dict[str, Cost]]:
+    """A backward in tiles, whose work depends on the offsets.
 
     The instructions that add far points are left out, but not their bytes, and so are the dozen of a row without any list.
     """
     code = place / "cuda.cubin"
     source = kernel_sass.SOURCES / "dcnv3_cuda.cu"
-    compile_ = [nvcc, "-std=c++17", "-O3", "-cubin", "-arch=sm_90", "-Xptxas=-v", str(source), "-o", str(code)]
+    compile_ = [nvcc, "-std=c++17", "-O3", "-cubin", "-arch=sm_90", "-Xptxas=-v", *IN_TILES[step], str(source), "-o", str(code)]
     rows = list(kernel_sass.resources(run(compile_).stderr, "90"))
     row = next(row for row in rows if kind(row) == ("backward_in_tiles", "bfloat16", D))
     local = max(other["stack_bytes"] + other["spill_bytes"] for other in rows if other["kernel"] == row["kernel"])
     run([*compile_, "-DDCNV3_COUNT"])
-    instructions, loops = instructions_of(run([str(disassembler), str(code)]).stdout, row["symbol"])
-    near, wide = (cost_of_lists(instructions, loops, drawn(offsets)) for offsets in each)
-    return {"registers": row["registers"], "shared_bytes": row["shared_bytes"], "local_bytes": local}, near, wide
+    text = run([str(disassembler), str(code)]).stdout
+    instructions, loops = instructions_of(text, row["symbol"])
+    if step == "lists":
+        costs = {name: cost_of_lists(instructions, loops, drawn(offsets)) for name, offsets in each.items()}
+    else:
+        skips = skips_of(text, row["symbol"])
+        costs = {name: cost_of_products(instructions, loops, skips, sorted_by_strip(offsets)) for name, offsets in each.items()}
+    return {"registers": row["registers"], "shared_bytes": row["shared_bytes"], "local_bytes": local}, costs
 
 
 def cost_of_lists(code: Sequence[str], loops: Sequence[Loop], lists: Lists) -> Cost:
@@ -338,6 +400,22 @@ def cost_of_lists(code: Sequence[str], loops: Sequence[Loop], lists: Lists) -> C
     collect = [lists.strips, lists.rows / warps / lists.strips, lists.turns / lists.rows]
     cost = cost_of(code, loops, [cells % 4, cells // 4, units / 32, units / TEAMS, *collect], units)
     return replace(cost, atomic_bytes=(lists.pixels + 4 * lists.far) * D * 4 / lists.units)
+
+
+def cost_of_products(code: Sequence[str], loops: Sequence[Loop], skips: Sequence[Loop], strips: Strips) -> Cost:
+    """Of the backward by tensor cores: its loops clear the bins (one at a time, then four), go through rows of units and, of each,
+    through pairs of them twice, then through two strips, their rows, and steps of sixteen points.
+
+    One warp of four places the bins. A row of a strip may have no point.
+    """
+    warps, units = THREADS // 32, strips.units / (THREADS // 32)
+    clear, (first, last) = strips.bins / THREADS, loops[5]
+    placing = next(skip for skip in skips if skip[0] > loops[2][1] and any("SHFL" in line for line in code[slice(*skip)]))
+    row = next(skip for skip in skips if first < skip[0] and skip[1] < last)
+    parts = [(placing, 1 / warps), (row, strips.rows / strips.all_rows)]
+    trips = [clear % 4, clear // 4, units / 16, 4, 2, strips.all_rows / warps / 2, strips.steps / strips.rows]
+    cost = cost_of(code, [*loops, *(skip for skip, _ in parts)], [*trips, *(share for _, share in parts)], units)
+    return replace(cost, atomic_bytes=(8 * strips.rows + 4 * strips.far) * D * 4 / strips.units)
 
 
 def by_window(nvcc: str, disassembler: Path, place: Path) -> tuple[dict[str, Any], Cost, dict[str, Cost]]:

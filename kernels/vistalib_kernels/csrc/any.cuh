@@ -95,12 +95,12 @@ __device__ __forceinline__ void backward_of_unit(const Problem<Real<T>>& z, long
       Corners<R> dot{};
 #pragma unroll
       for (int c = 0; c < 4; ++c) {
-        if (!(cell.inside >> c & 1u)) continue;
+        const bool inside = cell.inside >> c & 1u;
         const long long pixel = image + ((long long)(cell.y + c / 2) * z.W + cell.x + c % 2) * C;
         for (int d = lane; d < z.D; d += 32) {
           const R gradient = read(arrived[d]);
-          dot.of[c] += gradient * read(value[pixel + d]);
-          if (turn == 1) add_one(grad_value + pixel + d, share.of[c] * gradient, one);
+          dot.of[c] += gradient * (inside ? read(value[pixel + d]) : R(0));  // NaN outside, too, where it is not finite
+          if (inside && turn == 1) add_one(grad_value + pixel + d, share.of[c] * gradient, one);
         }
       }
       const PointGradient<R> part = point_gradient(dot, cell.across, cell.down);

@@ -33,7 +33,7 @@ namespace dcnv3 {
 constexpr int STRIP = 4, STRIPS = COLUMNS / STRIP, ROW_BINS = 2 * STRIPS - 1, BINS = ROWS * ROW_BINS;
 constexpr int STEP = 16;       // points of a product
 constexpr int OWN_POINTS = 5;  // of a lane: two of each of two units, and the centre of one
-static_assert(SIDE == 16 && WARPS == 4 && ROWS <= 32 && TILE == 2 * THREADS && ROWS % WARPS == 0);
+static_assert(SIDE == 16 && STRIPS == 2 * WARPS && ROWS <= 32 && TILE == 2 * THREADS);
 
 // A point before it is sorted: its bin, and how many came before it there.
 struct alignas(16) Unsorted {
@@ -327,11 +327,11 @@ __device__ __forceinline__ void multiply(const Problem<float>& z, const Tile& ti
   const float along[] = {over_points(owner, part, 0, sum_of), over_points(owner, part, 1, sum_of)};
   if (!__all_sync(ALL, along[0] * 0.0f + along[1] * 0.0f == 0.0f)) {  // some number is not finite, which tensor cores spread
     memory.finite = false;
-    if (FULL) return;
-    for (int i = 0; i < (row.count < SIDE ? row.count : SIDE); ++i)
+    for (int i = 0; !FULL && i < (row.count < SIDE ? row.count : SIDE); ++i)
       backward_of_unit<T, float>(z, tile.unit(z, row.number * SIDE + i), lane, grad_output, value, offset, mask, nullptr,
                                  grad_value, grad_offset, grad_mask);
-    return leave_out(memory, row.number, lane);
+    if (!FULL) leave_out(memory, row.number, lane);
+    return;
   }
 #pragma unroll
   for (int j = 0; j < OWN_POINTS; ++j) {
@@ -445,26 +445,20 @@ __device__ __forceinline__ void share_out(const unsigned (&picks)[2], unsigned w
   low = two(share[1] - first[1], share[0] - first[0], T{});
 }
 
-// sums += what 8 * EIGHTS points from `from` on give, as far as they come before `end`: rows 0 to 7 by the first halves of the shares,
-// the others by the rest.
-template <int EIGHTS, typename T>
+// sums += what sixteen points from `from` on give, as far as they come before `end`: rows 0 to 7 by the first halves of the shares, the
+// others by the rest.
+template <typename T>
 __device__ __forceinline__ void step(const Memory<T>& memory, const Owner& owner, const unsigned (&picks)[2], const uint4* gradients,
                                      unsigned from, unsigned end, int lane, float (&sums)[2][4]) {
   Matrices shares;
 #pragma unroll
-  for (int i = 0; i < EIGHTS; ++i) {
+  for (int i = 0; i < 2; ++i) {
     const unsigned point = from + 8 * i + owner.row, word = point < end ? memory.sorted[point].of[owner.part] : 0u;
     share_out<T>(picks, word, shares.of[2 * i], shares.of[2 * i + 1]);
   }
   const Matrices b = load_matrices<true>(gradients + memory.unit[from + lane % STEP]);
 #pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    if constexpr (EIGHTS == 2) {
-      multiply_add(sums[i], shares, b.of[2 * i], b.of[2 * i + 1], T{});
-    } else {
-      multiply_add(sums[i], shares.of[0], shares.of[1], b.of[2 * i], T{});
-    }
-  }
+  for (int i = 0; i < 2; ++i) multiply_add(sums[i], shares, b.of[2 * i], b.of[2 * i + 1], T{});
 }
 
 // What the points of a strip's cells give to their pixels, channels 16 `half` and on. Lanes of rows 0 to 3 have the four pixels of a
@@ -492,8 +486,8 @@ __device__ __forceinline__ void add_up(const Problem<float>& z, const Tile& tile
     if (from < end) {
       float sums[2][4] = {};  // of two channels each
 #pragma unroll 1
-      for (; from + 8 < end; from += STEP) step<2>(memory, owner, picks, gradients, from, end, lane, sums);
-      if (from < end) step<1>(memory, owner, picks, gradients, from, end, lane, sums);
+      do step(memory, owner, picks, gradients, from, end, lane, sums);
+      while ((from += STEP) < end);
       const Channels<float> four{{sums[0][0] + sums[0][2], sums[0][1] + sums[0][3], sums[1][0] + sums[1][2], sums[1][1] + sums[1][3]}};
       if (in_columns & (unsigned(y) < unsigned(z.H))) add(to, four, 1.0f);
     }
