@@ -236,10 +236,10 @@ extern "C" void forward(int kind, const long long* sizes, double scale, const vo
 }
 
 extern "C" void backward(int kind, const long long* sizes, double scale, const void* grad_output, const void* value,
-                         const void* offset, const void* mask, void* sums, double* largest, int in_tiles, void* grad_value,
+                         const void* offset, const void* mask, void* sums, double* largest, int in_tiles, int tensor_cores, void* grad_value,
                          void* grad_offset, void* grad_mask) {
   dcnv3::cuda_backward(dcnv3::Kind(kind), settings_of(sizes, scale), grad_output, value, offset, mask, sums, largest,
-                       in_tiles != 0, grad_value, grad_offset, grad_mask, nullptr);
+                       in_tiles != 0, tensor_cores != 0, grad_value, grad_offset, grad_mask, nullptr);
 }
 
 // 0 where the backward is not done in tiles.
@@ -301,10 +301,11 @@ extern "C" int launch_named(const char* name, unsigned blocks, void** arguments)
       TRY(dcnv3::finish<T, unsigned long long>)
 #define TRY_TILES(T) TRY(dcnv3::backward_in_tiles<T, 16>) TRY(dcnv3::backward_in_tiles<T, 32>)
 #define TRY_WINDOW(T) TRY(dcnv3::forward_in_window<T, 1>) TRY(dcnv3::forward_in_window<T, 2>)
+#define TRY_PRODUCTS(T) TRY(dcnv3::backward_by_products<T, 16>) TRY(dcnv3::backward_by_products<T, 32>)
 #define TRY_ALL(T) TRY_NARROW(T, 8) TRY_NARROW(T, 16) TRY_NARROW(T, 32) TRY_TILES(T) TRY_ANY(T, float)
   TRY_ALL(float)
-  TRY_ALL(dcnv3::Half) TRY_WINDOW(dcnv3::Half)
-  TRY_ALL(dcnv3::BFloat16) TRY_WINDOW(dcnv3::BFloat16)
+  TRY_ALL(dcnv3::Half) TRY_WINDOW(dcnv3::Half) TRY_PRODUCTS(dcnv3::Half)
+  TRY_ALL(dcnv3::BFloat16) TRY_WINDOW(dcnv3::BFloat16) TRY_PRODUCTS(dcnv3::BFloat16)
   TRY_ANY(double, double)
   return 0;
 }

@@ -19,7 +19,7 @@ FOLDER = ROOT / "build" / "kernels for tests"  # VISTALIB_KERNELS_CACHE, see con
 KINDS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 Run = Callable[
     ..., tuple[Tensor, ...]
-]  # inputs, mask_is_logits, deterministic, in_tiles, in_window -> output and three gradients
+]  # inputs, mask_is_logits, deterministic, in_tiles, in_window, tensor_cores -> output and three gradients
 
 
 @cache
@@ -46,18 +46,17 @@ def library() -> None:
 
 
 @cache
-def cuda_on_a_cpu(*, tensor_cores: bool = True) -> Any:
+def cuda_on_a_cpu() -> Any:
     """The CUDA kernels compiled for this CPU (cuda_on_a_cpu.cpp); skips where there is no GCC on Linux."""
     from vistalib_kernels import build
 
     source = Path(__file__).parent / "cuda_on_a_cpu.cpp"
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in (source, *sorted(build.SOURCES.iterdir()))))
-    made = FOLDER / f"cuda_on_a_cpu-{digest.hexdigest()[:16]}-{tensor_cores}.so"
+    made = FOLDER / f"cuda_on_a_cpu-{digest.hexdigest()[:16]}.so"
     FOLDER.mkdir(parents=True, exist_ok=True)
     with FileLock(FOLDER / "lock"):
         if not made.exists():
             command = ["g++", "-std=c++20", "-O1", "-ffp-contract=off", "-fPIC", "-shared", "-Wno-unknown-pragmas"]
-            command += [] if tensor_cores else ["-DDCNV3_WITHOUT_TENSOR_CORES"]
             try:
                 done = subprocess.run(
                     [*command, f"-I{build.SOURCES}", str(source), "-o", str(made)], capture_output=True, text=True
@@ -88,7 +87,7 @@ def by_cuda_on_a_cpu(
     tensor_cores: bool = True,
 ) -> tuple[Tensor, ...]:
     """By the CUDA kernels, launched as the extension does; results lie in memory that was poisoned and is guarded."""
-    emulator, kind = cuda_on_a_cpu(tensor_cores=tensor_cores), KINDS.index(inputs.value.dtype)
+    emulator, kind = cuda_on_a_cpu(), KINDS.index(inputs.value.dtype)
     sizes, scale = _sizes(inputs, mask_is_logits)
     value, offset, mask, grad_output = (guarded(tensor) for tensor in (*inputs.tensors, inputs.grad_output))
     output, grad_value, grad_offset, grad_mask = (
@@ -100,7 +99,8 @@ def by_cuda_on_a_cpu(
     if output.numel():
         emulator.forward(kind, sizes, scale, *map(_address, (value, offset, mask)), int(in_window), _address(output))
         given = map(_address, (grad_output, value, offset, mask, sums, largest))
-        emulator.backward(kind, sizes, scale, *given, int(in_tiles), *map(_address, (grad_value, grad_offset, grad_mask)))
+        how = int(in_tiles), int(tensor_cores)
+        emulator.backward(kind, sizes, scale, *given, *how, *map(_address, (grad_value, grad_offset, grad_mask)))
     for tensor in (output, grad_value, grad_offset, grad_mask, sums):
         assert_unharmed(tensor)
     return output, grad_value, grad_offset, grad_mask
@@ -145,6 +145,7 @@ def by_nvrtc_on_a_cpu(
     deterministic: bool = False,
     in_tiles: bool = True,
     in_window: bool = False,
+    tensor_cores: bool = True,
 ) -> tuple[Tensor, ...]:
     """By the CUDA kernels, launched as `vistalib_kernels.nvrtc` does, from Python."""
     from vistalib_kernels import nvrtc
@@ -159,7 +160,7 @@ def by_nvrtc_on_a_cpu(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nvrtc, "_launch", launch)
         settings = {**inputs.settings, "mask_is_logits": mask_is_logits}
-        how = {"deterministic": deterministic, "in_tiles": in_tiles}
+        how = {"deterministic": deterministic, "in_tiles": in_tiles, "tensor_cores": tensor_cores}
         gradients = nvrtc.backward(inputs.grad_output, *inputs.tensors, **settings, **how)
         return (nvrtc.forward(*inputs.tensors, **settings, in_window=in_window), *gradients)
 

@@ -89,6 +89,23 @@ def test_a_backward_in_tiles_gives_what_one_without_gives(spread: float) -> None
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("spread", [0.5, 6.0], ids=["near", "far"])
+@pytest.mark.parametrize("channels", [16, 32], ids="D{}".format)
+def test_a_backward_by_tensor_cores_gives_what_one_without_gives(dtype: torch.dtype, spread: float, channels: int) -> None:
+    skip_unusable("cuda")
+    from vistalib_kernels import cuda
+
+    inputs = on_gpu(height=50, width=70, offset_scale=2.0, spread=spread, group_channels=channels, dtype=dtype)
+    inputs.value[0, 7, 9, 3] = torch.inf  # whose row of units goes another way
+    rest = {**inputs.settings, "mask_is_logits": True}
+    ours, plain = (cuda.backward(inputs.grad_output, *inputs.tensors, **rest, tensor_cores=choice) for choice in (True, False))
+    for one, other in zip(ours, plain):
+        finite = other.isfinite()
+        assert torch.equal(one.isfinite(), finite)
+        assert worst(one[finite].float().cpu(), other[finite].float().cpu()) <= torch.finfo(dtype).eps * float(other[finite].abs().max())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("spread", [0.1, 0.25, 2.0], ids=["within-one", "within-two", "far"])
 def test_a_forward_by_tensor_cores_gives_what_one_without_gives(dtype: torch.dtype, spread: float) -> None:
     skip_unusable("cuda")
@@ -102,7 +119,11 @@ def test_a_forward_by_tensor_cores_gives_what_one_without_gives(dtype: torch.dty
 
 @pytest.mark.parametrize(
     ("name", "choice"),
-    [("untiled", {"in_window": False, "in_tiles": False}), ("windowed", {"in_window": True, "in_tiles": True})],
+    [
+        ("untiled", {"in_window": False, "in_tiles": False}),
+        ("listed", {"in_window": False, "tensor_cores": False}),
+        ("windowed", {"in_window": True}),
+    ],
 )
 def test_a_contestant_asks_for_its_kernels(monkeypatch: pytest.MonkeyPatch, name: str, choice: dict[str, bool]) -> None:
     import gpu_op
@@ -115,8 +136,8 @@ def test_a_contestant_asks_for_its_kernels(monkeypatch: pytest.MonkeyPatch, name
         asked["in_window"] = in_window
         return extension.forward(*tensors, **settings)
 
-    def backward(*tensors: Tensor, in_tiles: bool, **settings: Any) -> tuple[Tensor, Tensor, Tensor]:
-        asked["in_tiles"] = in_tiles
+    def backward(*tensors: Tensor, **settings: Any) -> tuple[Tensor, Tensor, Tensor]:
+        asked.update({name: settings.pop(name) for name in ("in_tiles", "tensor_cores") if name in settings})
         return extension.backward(*tensors, **settings)
 
     monkeypatch.setattr(cuda, "forward", forward)  # the C++ twin stands in for a GPU

@@ -193,9 +193,9 @@ def bench_op(options: Options) -> Record:
     def prepared(settings: OperatorSettings) -> OperatorBench:
         bench = OperatorBench(settings)
         if not options.dry_run:
-            from gpu_op import untiled, windowed
+            from gpu_op import listed, untiled, windowed
 
-            bench.contestants |= {(one.name, mode): one for one in (untiled(), windowed()) for mode in settings.modes}
+            bench.contestants |= {(one.name, mode): one for one in (untiled(), listed(), windowed()) for mode in settings.modes}
         return bench
 
     budget, bench = options.budget(), prepared(operator_settings(given, device=options.device.type))

@@ -206,8 +206,7 @@ class Strips:
 
     units: int
     bins: int
-    all_rows: int  # of all strips
-    rows: float  # with at least one point
+    rows: float  # of all strips, with at least one point
     steps: float  # of sixteen points and fewer
     far: float  # points that are not sorted
 
@@ -221,7 +220,7 @@ def sorted_by_strip(offsets: Offsets, scale: float = 2.0, tiles: int = 64) -> St
     lengths = torch.bincount(numbers[near], minlength=tiles * rows * bins).view(tiles, rows, bins)
     points = F.pad(lengths, (1, 1)).unfold(-1, 3, 2).sum(-1)  # of a strip: its own bin and those it shares
     sums = ((points > 0).sum(), (points / 16).ceil().sum(), (~near).sum())
-    return Strips(side**2, rows * bins, rows * (columns // strip), *(float(total) / tiles for total in sums))
+    return Strips(side**2, rows * bins, *(float(total) / tiles for total in sums))
 
 
 # ---- turns of a window ---------------------------------------------------------------------------------------------------
@@ -366,7 +365,7 @@ def by_cuda(
     return {"registers": row["registers"], "shared_bytes": row["shared_bytes"], "local_bytes": local}, cost
 
 
-IN_TILES = {"lists": ["-DDCNV3_WITHOUT_TENSOR_CORES"], "products": []}  # how each backward in tiles is compiled
+IN_TILES = {"lists": "backward_in_tiles", "products": "backward_by_products"}  # and their kernels
 
 
 def in_tiles(
@@ -378,9 +377,9 @@ def in_tiles(
     """
     code = place / "cuda.cubin"
     source = kernel_sass.SOURCES / "dcnv3_cuda.cu"
-    compile_ = [nvcc, "-std=c++17", "-O3", "-cubin", "-arch=sm_90", "-Xptxas=-v", *IN_TILES[step], str(source), "-o", str(code)]
+    compile_ = [nvcc, "-std=c++17", "-O3", "-cubin", "-arch=sm_90", "-Xptxas=-v", str(source), "-o", str(code)]
     rows = list(kernel_sass.resources(run(compile_).stderr, "90"))
-    row = next(row for row in rows if kind(row) == ("backward_in_tiles", "bfloat16", D))
+    row = next(row for row in rows if kind(row) == (IN_TILES[step], "bfloat16", D))
     local = max(other["stack_bytes"] + other["spill_bytes"] for other in rows if other["kernel"] == row["kernel"])
     run([*compile_, "-DDCNV3_COUNT"])
     text = run([str(disassembler), str(code)]).stdout
@@ -404,17 +403,14 @@ def cost_of_lists(code: Sequence[str], loops: Sequence[Loop], lists: Lists) -> C
 
 def cost_of_products(code: Sequence[str], loops: Sequence[Loop], skips: Sequence[Loop], strips: Strips) -> Cost:
     """Of the backward by tensor cores: its loops clear the bins (one at a time, then four), go through rows of units and, of each,
-    through pairs of them twice, then through two strips, their rows, and steps of sixteen points.
+    through pairs of them twice, then through two strips, their rows with points, and steps of sixteen of these.
 
-    One warp of four places the bins. A row of a strip may have no point.
+    One warp of four places the bins.
     """
-    warps, units = THREADS // 32, strips.units / (THREADS // 32)
-    clear, (first, last) = strips.bins / THREADS, loops[5]
+    warps, units, clear = THREADS // 32, strips.units / (THREADS // 32), strips.bins / THREADS
     placing = next(skip for skip in skips if skip[0] > loops[2][1] and any("SHFL" in line for line in code[slice(*skip)]))
-    row = next(skip for skip in skips if first < skip[0] and skip[1] < last)
-    parts = [(placing, 1 / warps), (row, strips.rows / strips.all_rows)]
-    trips = [clear % 4, clear // 4, units / 16, 4, 2, strips.all_rows / warps / 2, strips.steps / strips.rows]
-    cost = cost_of(code, [*loops, *(skip for skip, _ in parts)], [*trips, *(share for _, share in parts)], units)
+    trips = [clear % 4, clear // 4, units / 16, 4, 2, strips.rows / warps / 2, strips.steps / strips.rows]
+    cost = cost_of(code, [*loops, placing], [*trips, 1 / warps], units)
     return replace(cost, atomic_bytes=(8 * strips.rows + 4 * strips.far) * D * 4 / strips.units)
 
 

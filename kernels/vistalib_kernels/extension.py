@@ -72,13 +72,15 @@ def backward(
     mask_is_logits: bool,
     deterministic: bool = False,
     in_tiles: bool = True,
+    tensor_cores: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of value, offset and mask; with `deterministic` the same bits every time (on CPUs always).
 
-    Without `in_tiles` a GPU adds every corner to memory by itself: slower by all reckoning, and there to be compared with.
+    Without `in_tiles` a GPU adds every corner to memory by itself, without `tensor_cores` it does without them: slower by all
+    reckoning, and there to be compared with.
     """
     sizes = [list(pair) for pair in (kernel_size, stride, padding, dilation)]
-    arguments = (groups, *sizes, offset_scale, mask_is_logits, deterministic, in_tiles)
+    arguments = (groups, *sizes, offset_scale, mask_is_logits, deterministic, in_tiles, tensor_cores)
     gradients: tuple[Tensor, Tensor, Tensor] = _operators().dcnv3_backward(grad_output, value, offset, mask, *arguments)
     return gradients
 

@@ -83,6 +83,7 @@ def backward(
     mask_is_logits: bool,
     deterministic: bool = False,
     in_tiles: bool = True,
+    tensor_cores: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `extension.backward`."""
     grad_output, value, offset, mask = (tensor.contiguous() for tensor in (grad_output, value, offset, mask))
@@ -104,7 +105,8 @@ def backward(
     width = 0 if deterministic else _width(value, z, (grad_output, value, offset, mask, *results))
     if width:
         tiles = _tiles(z) if in_tiles else 0
-        kernel = f"dcnv3::backward_in_tiles<{name}, {width}>" if tiles else f"dcnv3::backward<{name}, {width}>"
+        by = "_by_products" if tensor_cores and value.element_size() == 2 else "_in_tiles"
+        kernel = f"dcnv3::backward{by if tiles else ''}<{name}, {width}>"
         blocks = tiles or _blocks(z.units, _units_of_block(value, width))
         _launch(kernel, blocks, value, z, grad_output, value, offset, mask, *results)
     else:

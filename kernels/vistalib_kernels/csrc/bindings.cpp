@@ -79,7 +79,7 @@ Tensor forward_cpu(const Tensor& value, const Tensor& offset, const Tensor& mask
 
 std::tuple<Tensor, Tensor, Tensor> backward_cpu(const Tensor& grad_output, const Tensor& value, const Tensor& offset,
                                                 const Tensor& mask, int64_t groups, Sizes kernel_size, Sizes stride,
-                                                Sizes padding, Sizes dilation, double scale, bool logits, bool, bool) {
+                                                Sizes padding, Sizes dilation, double scale, bool logits, bool, bool, bool) {
   const Settings s = settings_of(value, offset, mask, groups, kernel_size, stride, padding, dilation, scale, logits);
   STD_TORCH_CHECK(is_shaped(grad_output, {s.N, s.P, s.Q, s.G * s.D}), "grad_output must be (N, P, Q, C)");
   const Kind kind = kind_of(value);
@@ -128,7 +128,7 @@ Tensor forward_cuda(const Tensor& value, const Tensor& offset, const Tensor& mas
 std::tuple<Tensor, Tensor, Tensor> backward_cuda(const Tensor& grad_output, const Tensor& value, const Tensor& offset,
                                                  const Tensor& mask, int64_t groups, Sizes kernel_size, Sizes stride,
                                                  Sizes padding, Sizes dilation, double scale, bool logits,
-                                                 bool deterministic, bool in_tiles) {
+                                                 bool deterministic, bool in_tiles, bool tensor_cores) {
   const Settings s = settings_of(value, offset, mask, groups, kernel_size, stride, padding, dilation, scale, logits);
   STD_TORCH_CHECK(is_shaped(grad_output, {s.N, s.P, s.Q, s.G * s.D}), "grad_output must be (N, P, Q, C)");
   const torch::stable::accelerator::DeviceGuard guard(value.get_device_index());
@@ -145,7 +145,7 @@ std::tuple<Tensor, Tensor, Tensor> backward_cuda(const Tensor& grad_output, cons
   check_launch(dcnv3::cuda_backward(kind, s, g.const_data_ptr(), v.const_data_ptr(), o.const_data_ptr(), m.const_data_ptr(),
                                     sums.mutable_data_ptr(),
                                     deterministic ? static_cast<double*>(sizes.mutable_data_ptr()) : nullptr,
-                                    in_tiles, grad_value.mutable_data_ptr(), grad_offset.mutable_data_ptr(),
+                                    in_tiles, tensor_cores, grad_value.mutable_data_ptr(), grad_offset.mutable_data_ptr(),
                                     grad_mask.mutable_data_ptr(), current_stream(v)));
   return {grad_value, grad_offset, grad_mask};
 }
@@ -160,8 +160,8 @@ STABLE_TORCH_LIBRARY(vistalib_kernels, library) {
       "int[] dilation, float offset_scale, bool mask_is_logits, bool in_window) -> Tensor");
   library.def(
       "dcnv3_backward(Tensor grad_output, Tensor value, Tensor offset, Tensor mask, int groups, int[] kernel_size, "
-      "int[] stride, int[] padding, int[] dilation, float offset_scale, bool mask_is_logits, bool deterministic, bool in_tiles) "
-      "-> (Tensor, Tensor, Tensor)");
+      "int[] stride, int[] padding, int[] dilation, float offset_scale, bool mask_is_logits, bool deterministic, bool in_tiles, "
+      "bool tensor_cores) -> (Tensor, Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(vistalib_kernels, CPU, library) {

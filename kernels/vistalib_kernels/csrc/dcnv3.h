@@ -331,13 +331,14 @@ void cpu_round(Kind kind, const float* sums, void* to, long long first, long lon
 
 // On the GPU, in the order of `stream`; nullptr, or what the launch answered. `sums` begins at zero: it is grad_value itself where
 // that is float or double, else a float tensor, else, with `sizes` (two zeros), integers for a result that is the same every time.
-// `in_tiles` allows the kernel that adds on chip, where it suits; without it every corner is added to memory, for comparison.
+// `in_tiles` allows the kernels that add on chip, where they suit; without it every corner is added to memory. `tensor_cores` allows
+// the one of these by tensor cores. Both are there to be compared.
 // `in_window` allows the kernel by tensor cores, where it suits.
 const char* cuda_forward(Kind kind, const Settings& s, const void* value, const void* offset, const void* mask, bool in_window,
                          void* output, void* stream);
 const char* cuda_backward(Kind kind, const Settings& s, const void* grad_output, const void* value, const void* offset,
-                          const void* mask, void* sums, double* sizes, bool in_tiles, void* grad_value, void* grad_offset,
-                          void* grad_mask, void* stream);
+                          const void* mask, void* sums, double* sizes, bool in_tiles, bool tensor_cores, void* grad_value,
+                          void* grad_offset, void* grad_mask, void* stream);
 
 #endif
 

@@ -1,7 +1,8 @@
 // DCNv3 on NVIDIA GPUs: which kernel treats which sizes, and launching it.
 //
 // Two families. `forward` and `backward` (made.cuh) are made for windows of 3x3 and 8, 16 or 32 channels a group, where the image
-// is small enough for 32-bit positions; `backward_in_tiles` (tiles.cuh) for those of them at stride 1 whose tiles are mostly full.
+// is small enough for 32-bit positions; `backward_in_tiles` (tiles.cuh) for those of them at stride 1 whose tiles are mostly full, and
+// `backward_by_products` (products.cuh) for these in 16 bits, on GPUs with tensor cores; `forward_in_window` (window.cuh) is asked for.
 // `forward_any` and `backward_any` (any.cuh) take every other size, float64, and every deterministic backward. Strides, padding
 // and dilation cost one multiplication each and are no constants.
 //
@@ -100,7 +101,7 @@ void run_forward(const Settings& s, const T* value, const T* offset, const T* ma
 
 template <typename T>
 void run_backward(const Settings& s, const T* grad_output, const T* value, const T* offset, const T* mask, void* sums,
-                  double* sizes, bool in_tiles, T* grad_value, T* grad_offset, T* grad_mask, void* stream) {
+                  double* sizes, bool in_tiles, bool tensor_cores, T* grad_value, T* grad_offset, T* grad_mask, void* stream) {
   using R = Real<T>;
   const auto z = problem<R>(s);
   const long long numbers = s.numbers(), most = 4096;  // blocks that stride over a tensor
@@ -128,6 +129,11 @@ void run_backward(const Settings& s, const T* grad_output, const T* value, const
       constexpr int D = decltype(width)::width;
       if constexpr (D >= 16) {
         if (const long long tiles = in_tiles ? tiles_for(s) : 0) {
+          if constexpr (sizeof(T) == 2) {
+            if (tensor_cores)
+              return DCNV3_LAUNCH((backward_by_products<T, D>), tiles, stream, z, grad_output, value, offset, mask, store, grad_offset,
+                                  grad_mask);
+          }
           DCNV3_LAUNCH((backward_in_tiles<T, D>), tiles, stream, z, grad_output, value, offset, mask, store, grad_offset, grad_mask);
           return;
         }
@@ -154,12 +160,12 @@ const char* cuda_forward(Kind kind, const Settings& s, const void* value, const 
 }
 
 const char* cuda_backward(Kind kind, const Settings& s, const void* grad_output, const void* value, const void* offset,
-                          const void* mask, void* sums, double* sizes, bool in_tiles, void* grad_value, void* grad_offset,
-                          void* grad_mask, void* stream) {
+                          const void* mask, void* sums, double* sizes, bool in_tiles, bool tensor_cores, void* grad_value,
+                          void* grad_offset, void* grad_mask, void* stream) {
   with_type(kind, [&](auto number) {
     using T = decltype(number);
     run_backward(s, static_cast<const T*>(grad_output), static_cast<const T*>(value), static_cast<const T*>(offset),
-                 static_cast<const T*>(mask), sums, sizes, in_tiles, static_cast<T*>(grad_value),
+                 static_cast<const T*>(mask), sums, sizes, in_tiles, tensor_cores, static_cast<T*>(grad_value),
                  static_cast<T*>(grad_offset), static_cast<T*>(grad_mask), stream);
   });
   return DCNV3_ANSWER();

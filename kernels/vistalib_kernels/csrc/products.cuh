@@ -475,23 +475,21 @@ __device__ __forceinline__ void add_up(const Problem<float>& z, const Tile& tile
                             owner.part == 2 + below ? one : 0u};
   const uint4* const gradients = memory.gradients[lane / STEP];
   // The bins of a strip begin with the last of the strip before. Those of a first strip begin in the row before, and those of a last
-  // strip end in the next row, with points too far across to have a share.
-  const unsigned* begin = memory.begin + 2 * strip;
-  int y = tile.top + below;
-  float* to = grad_value + (((long long)(tile.n * z.H + y) * z.W + x) * C + tile.g * D + 16 * half + 4 * owner.part);
+  // strip end in the next row, with points too far across to have a share. A lane knows a row's.
+  const unsigned* const bins = memory.begin + (lane < ROWS ? lane : 0) * ROW_BINS + 2 * strip;
+  const unsigned begin = bins[0], end = lane < ROWS ? bins[3] : begin;
+  float* const to = grad_value + (((long long)(tile.n * z.H + tile.top + below) * z.W + x) * C + tile.g * D + 16 * half + 4 * owner.part);
 #pragma unroll 1
-  for (const int last = y + ROWS; y < last; ++y) {
-    unsigned from = begin[0];
-    const unsigned end = begin[3];
-    if (from < end) {
-      float sums[2][4] = {};  // of two channels each
+  for (unsigned rows = __ballot_sync(ALL, begin < end); rows; rows &= rows - 1u) {  // that have points
+    const int row = __ffs(int(rows)) - 1, y = tile.top + below + row;
+    const unsigned last = __shfl_sync(ALL, end, row);
+    unsigned from = __shfl_sync(ALL, begin, row);
+    float sums[2][4] = {};  // of two channels each
 #pragma unroll 1
-      do step(memory, owner, picks, gradients, from, end, lane, sums);
-      while ((from += STEP) < end);
-      const Channels<float> four{{sums[0][0] + sums[0][2], sums[0][1] + sums[0][3], sums[1][0] + sums[1][2], sums[1][1] + sums[1][3]}};
-      if (in_columns & (unsigned(y) < unsigned(z.H))) add(to, four, 1.0f);
-    }
-    begin += ROW_BINS, to += z.W * C;
+    do step(memory, owner, picks, gradients, from, last, lane, sums);
+    while ((from += STEP) < last);
+    const Channels<float> four{{sums[0][0] + sums[0][2], sums[0][1] + sums[0][3], sums[1][0] + sums[1][2], sums[1][1] + sums[1][3]}};
+    if (in_columns & (unsigned(y) < unsigned(z.H))) add(to + row * (z.W * C), four, 1.0f);
   }
 }
 
@@ -532,12 +530,13 @@ __device__ __forceinline__ void by_products(const Problem<float>& z, const T* gr
   }
 }
 
+// On a GPU before sm_80 it is `backward_in_tiles`.
 template <typename T, int D>
-__global__ void __launch_bounds__(THREADS, BACKWARD_BLOCKS)
-    backward_in_tiles(Problem<float> z, const T* __restrict__ grad_output, const T* __restrict__ value,
-                      const T* __restrict__ offset, const T* __restrict__ mask, float* __restrict__ grad_value,
-                      T* __restrict__ grad_offset, T* __restrict__ grad_mask) {
-  if constexpr (TENSOR_CORES && sizeof(T) == 2) {
+__global__ void __launch_bounds__(THREADS, D == 16 ? BACKWARD_BLOCKS : 2)
+    backward_by_products(Problem<float> z, const T* __restrict__ grad_output, const T* __restrict__ value,
+                         const T* __restrict__ offset, const T* __restrict__ mask, float* __restrict__ grad_value,
+                         T* __restrict__ grad_offset, T* __restrict__ grad_mask) {
+  if constexpr (TENSOR_CORES) {
     by_products<T, D>(z, grad_output, value, offset, mask, grad_value, grad_offset, grad_mask);
   } else {
     by_lists<T, D>(z, grad_output, value, offset, mask, grad_value, grad_offset, grad_mask);

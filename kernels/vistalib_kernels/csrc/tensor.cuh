@@ -5,9 +5,8 @@
 
 namespace dcnv3 {
 
-// With DCNV3_WITHOUT_TENSOR_CORES the kernels do without, as on a GPU before sm_80: for comparison.
-#if defined(DCNV3_WITHOUT_TENSOR_CORES) || (defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800)
-constexpr bool TENSOR_CORES = false;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+constexpr bool TENSOR_CORES = false;  // of this kind: kernels go another way
 #else
 constexpr bool TENSOR_CORES = true;
 #endif

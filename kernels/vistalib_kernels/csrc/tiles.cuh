@@ -298,4 +298,12 @@ __device__ __forceinline__ void by_lists(const Problem<float>& z, const T* grad_
   collect<T, D>(z, tile, warp * ROWS_OF_A_WARP, notes, grad_output, grad_value);
 }
 
+template <typename T, int D>
+__global__ void __launch_bounds__(THREADS, BACKWARD_BLOCKS)
+    backward_in_tiles(Problem<float> z, const T* __restrict__ grad_output, const T* __restrict__ value,
+                      const T* __restrict__ offset, const T* __restrict__ mask, float* __restrict__ grad_value,
+                      T* __restrict__ grad_offset, T* __restrict__ grad_mask) {
+  by_lists<T, D>(z, grad_output, value, offset, mask, grad_value, grad_offset, grad_mask);
+}
+
 }  // namespace dcnv3
