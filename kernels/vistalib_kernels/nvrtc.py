@@ -134,7 +134,7 @@ def _structure(real: Any) -> Any:
     """`Problem<real>` of dcnv3.h."""
     whole = ("units", "H", "W", "P", "Q", "G", "D", "KH", "KW", "SH", "SW", "DH", "DW", "left", "top", "logits")
     fields = [(name, ctypes.c_int) for name in whole] + [(name, real) for name in ("scale", "half_w", "half_h")]
-    return type("Problem", (ctypes.Structure,), {"_fields_": fields + [(f"by_{name}", _Divider) for name in "GQP"]})
+    return type("Problem", (ctypes.Structure,), {"_fields_": fields + [(f"by_{name}", _Divider) for name in ("G", "Q", "P", "across", "down")]})
 
 
 def _problem(value: Tensor, offset: Tensor, groups: int, pairs: Sequence[Sequence[int]], scale: float, logits: bool) -> Any:
@@ -147,7 +147,8 @@ def _problem(value: Tensor, offset: Tensor, groups: int, pairs: Sequence[Sequenc
     sizes = (units, height, width, rows, columns, groups, channels // groups, kernel_h, kernel_w, stride_h, stride_w)
     return _structure(ctypes.c_double if value.dtype is torch.float64 else ctypes.c_float)(
         *sizes, dilation_h, dilation_w, centre_x - padding_w, centre_y - padding_h, logits,
-        scale, centre_x * scale, centre_y * scale, _divider(groups), _divider(columns), _divider(rows),
+        scale, centre_x * scale, centre_y * scale,
+        *map(_divider, (groups, columns, rows, _blocks(columns, SIDE), _blocks(rows, SIDE))),
     )  # fmt: skip
 
 

@@ -119,6 +119,7 @@ struct Problem {
   R scale;           // of the window and its offsets, about its centre
   R half_w, half_h;  // half the stretched window
   Divider by_G, by_Q, by_P;
+  Divider by_across, by_down;  // tiles of 16 x 16 output pixels in a row, in a column
 };
 
 struct Place {
@@ -317,6 +318,7 @@ inline Problem<R> problem(const Settings& s) {
   z.logits = s.logits;
   z.scale = R(s.scale), z.half_w = R(centre_x * s.scale), z.half_h = R(centre_y * s.scale);
   z.by_G = divider(s.G), z.by_Q = divider(s.Q), z.by_P = divider(s.P);
+  z.by_across = divider((s.Q + 15) / 16), z.by_down = divider((s.P + 15) / 16);
   return z;
 }
 

@@ -128,8 +128,9 @@ __device__ __forceinline__ unsigned look(const Problem<float>& z, const Tile& ti
   const unsigned x = unsigned(cell.x - tile.left), y = unsigned(cell.y - tile.top);
   spots.across[j] = cell.across, spots.down[j] = cell.down, spots.x[j] = at.x - float(tile.left);
   spots.bin[j] = (x < COLUMNS - 1) & (y < ROWS) & (cell.inside != 0u) ? int(y * ROW_BINS + (x / 2 & (x | ~1u))) : BINS;
-  const int pixel = (INTERIOR || cell.y >= 0 ? cell.y : 0) * z.W + (INTERIOR || cell.x >= 0 ? cell.x : 0);
-  return unsigned(pixel * (z.G * D) + (tile.n * (z.H * z.W * z.G * D) + tile.g * D)) | cell.inside;
+  const int C = z.G * D, row = z.W * C, first = (tile.n * z.H * z.W * z.G + tile.g) * D + (INTERIOR ? 15 : 0);
+  const int position = (INTERIOR || cell.y >= 0 ? cell.y : 0) * row + ((INTERIOR || cell.x >= 0 ? cell.x : 0) * C + first);
+  return INTERIOR ? unsigned(position) : unsigned(position) | cell.inside;
 }
 
 // From a cell's first pixel inside to its corner c, in a tensor like value; to some pixel inside for a corner outside.
@@ -193,7 +194,7 @@ __device__ __forceinline__ void look_and_multiply(const Problem<float>& z, const
   };
   const auto halves = [&](int row, int unit) { return reinterpret_cast<const unsigned (*)[8]>(&words[row][unit]); };
   // Centres: that of a unit is in column `row` of its row, in part row / 2; the second unit's go to the lane beside it.
-  multiply(halves(POINTS - 1, owner.row), true);
+  multiply(halves(POINTS - 1, owner.row), z.D == D);  // it is; were this known, the compiler would copy the units for each product
   const bool odd = owner.row % 2 == 1;
 #pragma unroll
   for (int c = 0; c < 4; ++c) {
@@ -268,7 +269,7 @@ __device__ __forceinline__ void add_far(const Problem<float>& z, const Owner& ow
 // Leaves point k of a unit for `sort`; what is in no bin, in one behind all others.
 template <typename T>
 __device__ __forceinline__ void note(Memory<T>& memory, int k, int local, int bin, Unsorted point) {
-  point.place = unsigned(bin) << 16 | atomicAdd(&memory.begin[bin + 1], 1u);
+  point.place = unsigned(bin) * 65536u + atomicAdd(&memory.begin[bin + 1], 1u);
   memory.unsorted[local][k] = point;
 }
 
@@ -478,7 +479,7 @@ __device__ __forceinline__ void add_up(const Problem<float>& z, const Tile& tile
   // strip end in the next row, with points too far across to have a share. A lane knows a row's.
   const unsigned* const bins = memory.begin + (lane < ROWS ? lane : 0) * ROW_BINS + 2 * strip;
   const unsigned begin = bins[0], end = lane < ROWS ? bins[3] : begin;
-  float* const to = grad_value + (((long long)(tile.n * z.H + tile.top + below) * z.W + x) * C + tile.g * D + 16 * half + 4 * owner.part);
+  const int first = ((tile.n * z.H + tile.top + below) * z.W + x) * C + tile.g * D + 16 * half + 4 * owner.part;
 #pragma unroll 1
   for (unsigned rows = __ballot_sync(ALL, begin < end); rows; rows &= rows - 1u) {  // that have points
     const int row = __ffs(int(rows)) - 1, y = tile.top + below + row;
@@ -489,7 +490,7 @@ __device__ __forceinline__ void add_up(const Problem<float>& z, const Tile& tile
     do step(memory, owner, picks, gradients, from, last, lane, sums);
     while ((from += STEP) < last);
     const Channels<float> four{{sums[0][0] + sums[0][2], sums[0][1] + sums[0][3], sums[1][0] + sums[1][2], sums[1][1] + sums[1][3]}};
-    if (in_columns & (unsigned(y) < unsigned(z.H))) add(to + row * (z.W * C), four, 1.0f);
+    if (in_columns & (unsigned(y) < unsigned(z.H))) add(grad_value + unsigned(first + row * (z.W * C)), four, 1.0f);
   }
 }
 

@@ -35,9 +35,10 @@ struct Tile {
   int left, top;   // the window's first pixel, in the image
 
   __device__ __forceinline__ Tile(const Problem<float>& z, int block) {
-    const int across = (z.Q + SIDE - 1) / SIDE, down = (z.P + SIDE - 1) / SIDE, tile = int(z.by_G(unsigned(block)));
+    const int tile = int(z.by_G(unsigned(block))), row = int(z.by_across(unsigned(tile)));
     g = block - tile * z.G;  // neighbouring blocks share the lines that a pixel's groups lie in
-    n = tile / (across * down), p = tile / across % down * SIDE, q = tile % across * SIDE;
+    n = int(z.by_down(unsigned(row)));
+    p = (row - n * int(z.by_down.divisor)) * SIDE, q = (tile - row * int(z.by_across.divisor)) * SIDE;
     left = q * z.SW + z.left - LEFT, top = p * z.SH + z.top - ABOVE;
   }
   // A tile's last rows and columns may lie beyond the output.
