@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 
 import pytest
 from helpers import ROOT
@@ -65,6 +66,27 @@ def test_instructions_count_as_often_as_their_loop_runs(trip: float | ladder.Str
     assert cost.load_clocks == (1 + 4) * times / 2
     assert cost.load_bytes == 32 * (2 + 16) * a_thread / 2
     assert cost.atomic_bytes == 32 * 16 * a_thread / 2
+
+
+def test_what_a_conditional_jump_passes_over_is_known() -> None:
+    assert ladder.skips_of(SASS, "kernel") == [(2, 3)]
+
+
+def test_products_of_tensor_cores_are_counted_by_their_size() -> None:
+    cost = ladder.cost_of(["HMMA.16816.F32.BF16 R4, R8, R12, R4", "HMMA.1688.F32.BF16 R4, R8, R12, RZ"], [], [], 2)
+    assert cost.product_clocks == 0.75
+
+
+@pytest.mark.parametrize("offsets", ["normal:0.5", "uniform:4"])
+def test_a_strip_has_the_points_that_touch_its_pixels(offsets: str) -> None:
+    strips = ladder.sorted_by_strip(Offsets(offsets), tiles=1)
+    *_, cell, near = ladder.cells(Offsets(offsets), scale=2.0, tiles=1)
+    touching: Counter[tuple[int, int]] = Counter()
+    for x, y in cell[near].tolist():
+        touching.update((y, strip) for strip in {x // 4, (x + 1) // 4})
+    assert strips.far == 256 * 9 - len(cell[near])
+    assert strips.rows == len(touching)
+    assert strips.steps == sum(-(-points // 16) for points in touching.values())
 
 
 def test_the_turns_of_a_window_are_counted_by_their_farthest_point() -> None:

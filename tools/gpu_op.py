@@ -12,7 +12,7 @@ from vistalib.bench.workload import Workload
 
 
 class Chosen(torch.autograd.Function):
-    """The CUDA kernels, forward by tensor cores or not, backward in tiles, with these or without, or adding every corner to memory."""
+    """The CUDA kernels: the forward by tensor cores or not, the backward in tiles, by these or not, or adding all to memory."""
 
     @staticmethod
     def forward(

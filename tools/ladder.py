@@ -85,14 +85,16 @@ def main() -> int:
 
 
 NOTE = (
-    "instructions: of warps, for a unit (an output pixel of a group) inside the image; bytes: asked from L1, added by atomics; "
-    "microseconds: arithmetic for one call of InternImage-L at stage 1 (two images of 512x1024) on an H200 at 1.98 GHz; issue: "
-    "four instructions a clock and multiprocessor; gather: a warp's load or 128 bytes a clock; on chip: that, and as much for "
-    "shared memory and shuffles, without conflicts of banks; tensor cores: at their full rate; atomics: bytes at 5.5 TB/s, as if those of a warp lay side by "
-    "side; memory: every byte once at 4.3 TB/s; predicted: the largest; measured: on a GPU, or null. Steps by arithmetic were "
-    "not built. Lists depend on the offsets: predicted for N(0, 0.5), at_uniform_4 for uniform ones up to 4, both before L's "
-    "offset_scale of 2, at_half and at_quarter for N(0, 0.5) and N(0, 0.25) pixels after it; how long lists are, and which "
-    "turns of a window reach how far, was counted in tiles drawn so"
+    "instructions: of warps, for a unit (an output pixel of a group) inside the image; bytes: asked from L1, added by "
+    "atomics; microseconds: arithmetic for one call of InternImage-L at stage 1 (two images of 512x1024) on an H200 at 1.98"
+    " GHz; issue: four instructions a clock and multiprocessor; gather: a warp's load or 128 bytes a clock; on chip: that, "
+    "and as much for shared memory and shuffles, without conflicts of banks; tensor cores: at their full rate; atomics: "
+    "bytes at 5.5 TB/s, as if those of a warp lay side by side; memory: every byte once at 4.3 TB/s; around: clearing the "
+    "sums of a backward before it and rounding them after it, at that rate; predicted: the largest, and these; measured: on"
+    " a GPU, or null. Steps by arithmetic were not built. Tiles depend on the offsets: predicted for N(0, 0.5), "
+    "at_uniform_4 for uniform ones up to 4, both before L's offset_scale of 2, at_half and at_quarter for N(0, 0.5) and "
+    "N(0, 0.25) pixels after it; how long lists are, and which turns of a window reach how far, was counted in tiles drawn "
+    "so"
 )
 
 
@@ -112,7 +114,8 @@ def made(step: dict[str, Any], nvcc: str, disassembler: Path, place: Path) -> di
         found, cost = {"registers": None, "shared_bytes": None, "local_bytes": None}, Cost(**step.pop("cost"))
     elif step["step"] in IN_TILES:
         each = {"": "normal:0.5", "at_uniform_4": "uniform:4", "at_half": "normal:0.25", "at_quarter": "normal:0.125"}
-        found, costs = in_tiles(step["step"], {name: Offsets(offsets) for name, offsets in each.items()}, nvcc, disassembler, place)
+        drawn_from = {name: Offsets(offsets) for name, offsets in each.items()}
+        found, costs = in_tiles(step["step"], drawn_from, nvcc, disassembler, place)
         cost = costs.pop("")
         found |= {
             name: {"microseconds": microseconds(step["direction"], other), "atomic_bytes": round(other.atomic_bytes)}
@@ -129,8 +132,9 @@ def made(step: dict[str, Any], nvcc: str, disassembler: Path, place: Path) -> di
     counted |= {"load_bytes": round(cost.load_bytes), "atomic_bytes": round(cost.atomic_bytes)}
     limits = microseconds(step["direction"], cost)
     limit = max(limits, key=lambda name: limits[name])
-    rest = {"measured": None, "came_true": step.pop("came_true", None)}
-    return {**step, **found, **counted, "microseconds": limits, "limit": limit, "predicted": limits[limit], **rest}
+    passes = around(step["direction"])
+    rest = {"predicted": round(limits[limit] + passes, 1), "measured": None, "came_true": step.pop("came_true", None)}
+    return {**step, **found, **counted, "microseconds": limits, "limit": limit, "around": passes, **rest}
 
 
 def microseconds(direction: str, cost: Cost) -> dict[str, float]:
@@ -138,7 +142,7 @@ def microseconds(direction: str, cost: Cost) -> dict[str, float]:
     units = STAGES["1"][0]
     a_clock = units / (H200["multiprocessors"] * H200["clock"]) * 1e6
     points = 3 * POINTS * BYTES  # offsets and masks of a unit
-    once = 2 * D * BYTES + points if direction == "forward" else 2 * D * BYTES + 2 * points + D * (8 + BYTES)
+    once = 2 * D * BYTES + (1 if direction == "forward" else 2) * points
     limits = {
         "issue": a_clock * cost.instructions / 4,
         "gather": a_clock * cost.load_clocks,
@@ -149,6 +153,11 @@ def microseconds(direction: str, cost: Cost) -> dict[str, float]:
     if direction == "backward":
         limits["atomics"] = units * cost.atomic_bytes / H200["l2"] * 1e6
     return {name: round(time, 1) for name, time in limits.items()}
+
+
+def around(direction: str) -> float:
+    """Microseconds of the passes before and after a backward: its sums in float32 are cleared, then read and rounded."""
+    return round(STAGES["1"][0] * D * (4 + 4 + BYTES) / H200["memory"] * 1e6, 1) if direction == "backward" else 0.0
 
 
 # ---- lists ---------------------------------------------------------------------------------------------------------------
@@ -170,7 +179,7 @@ class Lists:
 
 
 def cells(offsets: Offsets, scale: float, tiles: int) -> tuple[int, int, int, torch.Tensor, torch.Tensor]:
-    """Sides of a tile and of its window; in which cell of it each point of some tiles lies, (tiles, units, points, 2), and whether."""
+    """Sides of a tile and of its window; the cells that points of some tiles lie in, (tiles, units, points, 2), and whether."""
     source = (kernel_sass.SOURCES / "tiles.cuh").read_text()
     side, columns, rows = (int(n) for name in ("SIDE", "COLUMNS", "ROWS") for n in re.findall(rf"\b{name} = (\d+)", source))
     units, point = torch.arange(side**2), torch.arange(POINTS)
@@ -216,7 +225,8 @@ def sorted_by_strip(offsets: Offsets, scale: float = 2.0, tiles: int = 64) -> St
     side, columns, rows, cell, near = cells(offsets, scale, tiles)
     strip = int(re.findall(r"\bSTRIP = (\d+)", (kernel_sass.SOURCES / "products.cuh").read_text())[0])
     bins = 2 * columns // strip - 1
-    numbers = (torch.arange(tiles)[:, None, None] * rows + cell[..., 1]) * bins + cell[..., 0] // strip + (cell[..., 0] + 1) // strip
+    row = torch.arange(tiles)[:, None, None] * rows + cell[..., 1]
+    numbers = row * bins + cell[..., 0] // strip + (cell[..., 0] + 1) // strip
     lengths = torch.bincount(numbers[near], minlength=tiles * rows * bins).view(tiles, rows, bins)
     points = F.pad(lengths, (1, 1)).unfold(-1, 3, 2).sum(-1)  # of a strip: its own bin and those it shares
     sums = ((points > 0).sum(), (points / 16).ceil().sum(), (~near).sum())
@@ -402,10 +412,10 @@ def cost_of_lists(code: Sequence[str], loops: Sequence[Loop], lists: Lists) -> C
 
 
 def cost_of_products(code: Sequence[str], loops: Sequence[Loop], skips: Sequence[Loop], strips: Strips) -> Cost:
-    """Of the backward by tensor cores: its loops clear the bins (one at a time, then four), go through rows of units and, of each,
-    through pairs of them twice, then through two strips, their rows with points, and steps of sixteen of these.
+    """Of the backward by tensor cores.
 
-    One warp of four places the bins.
+    Its loops clear the bins (one at a time, then four), go through rows of units, four units of them, two strips, their rows
+    that have points, and steps of sixteen of these. One warp of four places the bins.
     """
     warps, units, clear = THREADS // 32, strips.units / (THREADS // 32), strips.bins / THREADS
     placing = next(skip for skip in skips if skip[0] > loops[2][1] and any("SHFL" in line for line in code[slice(*skip)]))

@@ -134,7 +134,8 @@ def _structure(real: Any) -> Any:
     """`Problem<real>` of dcnv3.h."""
     whole = ("units", "H", "W", "P", "Q", "G", "D", "KH", "KW", "SH", "SW", "DH", "DW", "left", "top", "logits")
     fields = [(name, ctypes.c_int) for name in whole] + [(name, real) for name in ("scale", "half_w", "half_h")]
-    return type("Problem", (ctypes.Structure,), {"_fields_": fields + [(f"by_{name}", _Divider) for name in ("G", "Q", "P", "across", "down")]})
+    fields += [(f"by_{name}", _Divider) for name in ("G", "Q", "P", "across", "down")]
+    return type("Problem", (ctypes.Structure,), {"_fields_": fields})
 
 
 def _problem(value: Tensor, offset: Tensor, groups: int, pairs: Sequence[Sequence[int]], scale: float, logits: bool) -> Any:

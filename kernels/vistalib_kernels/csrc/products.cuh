@@ -454,7 +454,8 @@ __device__ __forceinline__ void step(const Memory<T>& memory, const Owner& owner
   Matrices shares;
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    const unsigned point = from + 8 * i + owner.row, word = point < end ? memory.sorted[point].of[owner.part] : 0u;
+    const bool counts = int(from) + owner.row < int(end) - 8 * i;
+    const unsigned word = counts ? memory.sorted[from + 8 * i + owner.row].of[owner.part] : 0u;
     share_out<T>(picks, word, shares.of[2 * i], shares.of[2 * i + 1]);
   }
   const Matrices b = load_matrices<true>(gradients + memory.unit[from + lane % STEP]);
