@@ -241,7 +241,8 @@ __device__ __forceinline__ void weigh(const Problem<float>& z, const Owner& owne
   for (int j = 0; j < OWN_POINTS; ++j) weight[j] *= owner.of_unit(j, share);
 }
 
-// The corners of the points j of lanes that raise `far`, added to memory, as far as they are inside.
+// The corners of the points j of lanes that raise `far`, added to memory, as far as they are inside: two points at a time, one by the
+// lanes of rows 0 to 3, a corner a row.
 template <typename T, int D>
 __device__ __forceinline__ void add_far(const Problem<float>& z, const Owner& owner, int j, bool far,
                                         const unsigned (*words)[SIDE + 4], float across, float down, float weight,
@@ -249,7 +250,11 @@ __device__ __forceinline__ void add_far(const Problem<float>& z, const Owner& ow
   const int c = owner.row % 4;
 #pragma unroll 1
   for (unsigned left = __ballot_sync(ALL, far); left; left &= left - 1u) {
-    const int from = __ffs(int(left)) - 1;
+    int from = __ffs(int(left)) - 1;
+    if (left & left - 1u) left &= left - 1u;  // the second one, if there is one
+    const int second = __ffs(int(left)) - 1;
+    const bool counts = owner.row < 4 || second != from;
+    if (owner.row >= 4) from = second;
     const Owner whose(from);
     const unsigned word = words[whose.index(j)][whose.unit(j)], inside = word & 15u;
     const Corners<float> share = shares(__shfl_sync(ALL, across, from), __shfl_sync(ALL, down, from), __shfl_sync(ALL, weight, from));
@@ -257,10 +262,14 @@ __device__ __forceinline__ void add_far(const Problem<float>& z, const Owner& ow
     float* const to = grad_value + (word - inside + unsigned(owner.part * (D / 4)) + to_corner(z, D, inside, c));
 #pragma unroll
     for (int i = 0; i < D / 8; i += 2) {
-      const unsigned low = __shfl_sync(ALL, whose.in_first(j) ? gradient[0].of[i] : gradient[1].of[i], whose.row * 4 + owner.part);
-      const unsigned high =
-          __shfl_sync(ALL, whose.in_first(j) ? gradient[0].of[i + 1] : gradient[1].of[i + 1], whose.row * 4 + owner.part);
-      if (owner.row < 4 && inside >> c & 1u)
+      unsigned both[2][2];  // of both units of the lane that has the point, since it cannot know which is asked for
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        both[half][0] = __shfl_sync(ALL, gradient[half].of[i], whose.row * 4 + owner.part);
+        both[half][1] = __shfl_sync(ALL, gradient[half].of[i + 1], whose.row * 4 + owner.part);
+      }
+      const unsigned low = whose.in_first(j) ? both[0][0] : both[1][0], high = whose.in_first(j) ? both[0][1] : both[1][1];
+      if (counts && inside >> c & 1u)
         add(to + 2 * i, Channels<float>{{first_of(low, T{}), second_of(low, T{}), first_of(high, T{}), second_of(high, T{})}}, mine);
     }
   }
