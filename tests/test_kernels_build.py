@@ -181,7 +181,7 @@ def test_specialised_kernels_keep_out_of_local_memory(architecture: str) -> None
     if (nvcc := build.find_nvcc()) is None:
         pytest.skip("no nvcc here: the CUDA kernels are not compiled")
     rows = kernel_sass.read(nvcc, [architecture], with_counts=False)
-    assert len([row for row in rows if row["channels"]]) == 28  # three dtypes; three widths, two in tiles; four windows
+    assert len([row for row in rows if row["channels"]]) == 32  # dtypes x widths, tiles, windows, products
     assert kernel_sass.in_local_memory(rows) == []
 
 
