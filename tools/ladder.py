@@ -63,6 +63,7 @@ class Cost:
     atomic_bytes: float
     shared_clocks: float = 0.0  # in which that path is taken by shared memory and shuffles: 128 bytes a clock, as well
     product_clocks: float = 0.0  # in which tensor cores multiply, 2,048 times a clock
+    ring_bytes: float = 0.0  # of a ring of sums: read to be rounded, and cleared, in L2
 
 
 def main() -> int:
@@ -89,8 +90,9 @@ NOTE = (
     "atomics; microseconds: arithmetic for one call of InternImage-L at stage 1 (two images of 512x1024) on an H200 at 1.98"
     " GHz; issue: four instructions a clock and multiprocessor; gather: a warp's load or 128 bytes a clock; on chip: that, "
     "and as much for shared memory and shuffles, without conflicts of banks; tensor cores: at their full rate; atomics: "
-    "bytes at 5.5 TB/s, as if those of a warp lay side by side; memory: every byte once at 4.3 TB/s; around: clearing the "
-    "sums of a backward before it and rounding them after it, at that rate; predicted: the largest, and these; measured: on"
+    "bytes, and those of a ring of sums, at 5.5 TB/s, as if those of a warp lay side by side; memory: every byte once at 4.3 "
+    "TB/s; around: clearing the sums of a backward before it and rounding them after it, at that rate, where its kernel does "
+    "not; predicted: the largest, and these; measured: on"
     " a GPU, or null. Steps by arithmetic were not built. Tiles depend on the offsets: predicted for N(0, 0.5), "
     "at_uniform_4 for uniform ones up to 4, both before L's offset_scale of 2, at_half and at_quarter for N(0, 0.5) and "
     "N(0, 0.25) pixels after it; how long lists are, and which turns of a window reach how far, was counted in tiles drawn "
@@ -132,7 +134,7 @@ def made(step: dict[str, Any], nvcc: str, disassembler: Path, place: Path) -> di
     counted |= {"load_bytes": round(cost.load_bytes), "atomic_bytes": round(cost.atomic_bytes)}
     limits = microseconds(step["direction"], cost)
     limit = max(limits, key=lambda name: limits[name])
-    passes = around(step["direction"])
+    passes = 0.0 if cost.ring_bytes else around(step["direction"])
     rest = {"predicted": round(limits[limit] + passes, 1), "measured": None, "came_true": step.pop("came_true", None)}
     return {**step, **found, **counted, "microseconds": limits, "limit": limit, "around": passes, **rest}
 
@@ -142,7 +144,7 @@ def microseconds(direction: str, cost: Cost) -> dict[str, float]:
     units = STAGES["1"][0]
     a_clock = units / (H200["multiprocessors"] * H200["clock"]) * 1e6
     points = 3 * POINTS * BYTES  # offsets and masks of a unit
-    once = 2 * D * BYTES + (1 if direction == "forward" else 2) * points
+    once = 2 * D * BYTES + (1 if direction == "forward" else 2) * points + (D * BYTES if cost.ring_bytes else 0)
     limits = {
         "issue": a_clock * cost.instructions / 4,
         "gather": a_clock * cost.load_clocks,
@@ -151,7 +153,7 @@ def microseconds(direction: str, cost: Cost) -> dict[str, float]:
         "memory": units * once / H200["memory"] * 1e6,
     }
     if direction == "backward":
-        limits["atomics"] = units * cost.atomic_bytes / H200["l2"] * 1e6
+        limits["atomics"] = units * (cost.atomic_bytes + cost.ring_bytes) / H200["l2"] * 1e6
     return {name: round(time, 1) for name, time in limits.items()}
 
 
@@ -375,7 +377,8 @@ def by_cuda(
     return {"registers": row["registers"], "shared_bytes": row["shared_bytes"], "local_bytes": local}, cost
 
 
-IN_TILES = {"lists": "backward_in_tiles", "products": "backward_by_products"}  # and their kernels
+# The kernels of steps in tiles.
+IN_TILES = {"lists": "backward_by_lists", "products": "backward_by_products", "sheets": "backward_by_products"}
 
 
 def in_tiles(
@@ -394,12 +397,24 @@ def in_tiles(
     run([*compile_, "-DDCNV3_COUNT"])
     text = run([str(disassembler), str(code)]).stdout
     instructions, loops = instructions_of(text, row["symbol"])
+    skips = skips_of(text, row["symbol"])
+    if step != "sheets":
+        instructions, loops, skips = without_sheets(instructions, loops, skips)
     if step == "lists":
         costs = {name: cost_of_lists(instructions, loops, drawn(offsets)) for name, offsets in each.items()}
     else:
-        skips = skips_of(text, row["symbol"])
         costs = {name: cost_of_products(instructions, loops, skips, sorted_by_strip(offsets)) for name, offsets in each.items()}
     return {"registers": row["registers"], "shared_bytes": row["shared_bytes"], "local_bytes": local}, costs
+
+
+def without_sheets(
+    code: Sequence[str], loops: Sequence[Loop], skips: Sequence[Loop]
+) -> tuple[Sequence[str], list[Loop], list[Loop]]:
+    """A kernel without what `in_sheets` does before the fourth barrier and behind the last: as it was before there were sheets."""
+    barriers = [i for i, line in enumerate(code) if "BAR.SYNC" in line]
+    first, last = barriers[3] + 1, barriers[-1]
+    moved = [[(a - first, b - first) for a, b in ranges if first <= a <= b < last] for ranges in (loops, skips)]
+    return code[first:last], *moved
 
 
 def cost_of_lists(code: Sequence[str], loops: Sequence[Loop], lists: Lists) -> Cost:
@@ -414,14 +429,19 @@ def cost_of_lists(code: Sequence[str], loops: Sequence[Loop], lists: Lists) -> C
 def cost_of_products(code: Sequence[str], loops: Sequence[Loop], skips: Sequence[Loop], strips: Strips) -> Cost:
     """Of the backward by tensor cores.
 
-    Its loops clear the bins (one at a time, then four), go through rows of units, four units of them, two strips, their rows
-    that have points, and steps of sixteen of these. One warp of four places the bins.
+    Its loops turn a slice of a sheet over, if it does (512 numbers of a thread are a slice), clear the bins (one at a time, then
+    four), go through rows of units, four units of them, two strips, their rows that have points, and steps of sixteen of these.
+    One warp of four places the bins.
     """
     warps, units, clear = THREADS // 32, strips.units / (THREADS // 32), strips.bins / THREADS
-    placing = next(skip for skip in skips if skip[0] > loops[2][1] and any("SHFL" in line for line in code[slice(*skip)]))
     trips = [clear % 4, clear // 4, units / 16, 4, 2, strips.rows / warps / 2, strips.steps / strips.rows]
+    sheets = len(loops) > len(trips)
+    trips = [1.0] * sheets + trips
+    rows = loops[-5]
+    placing = next(skip for skip in skips if skip[0] > rows[0] and "SHFL" in str(code[slice(*skip)]) and skip[1] < loops[-3][0])
     cost = cost_of(code, [*loops, placing], [*trips, 1 / warps], units)
-    return replace(cost, atomic_bytes=(8 * strips.rows + 4 * strips.far) * D * 4 / strips.units)
+    ring = 2 * D * 4 if sheets else 0
+    return replace(cost, atomic_bytes=(8 * strips.rows + 4 * strips.far) * D * 4 / strips.units, ring_bytes=ring)
 
 
 def by_window(nvcc: str, disassembler: Path, place: Path) -> tuple[dict[str, Any], Cost, dict[str, Cost]]:

@@ -76,12 +76,13 @@ __device__ __forceinline__ int digits_of_sum(const Problem<R>& z, const double* 
 template <typename T, typename Store>
 __device__ __forceinline__ void backward_of_unit(const Problem<Real<T>>& z, long long unit, int lane, const T* grad_output,
                                                  const T* value, const T* offset, const T* mask, const double* sizes,
-                                                 Store* grad_value, T* grad_offset, T* grad_mask) {
+                                                 const Sheet<Store>& sums, T* grad_offset, T* grad_mask) {
   using R = Real<T>;
   const int points = z.KH * z.KW;
   const Place at = place_of(z, int(unit));
   const Point<R> start = start_of(z, at);
-  const long long C = (long long)z.G * z.D, image = (long long)at.n * z.H * z.W * C + at.g * z.D;
+  const long long C = (long long)z.G * z.D;
+  const T* const from = value + (long long)at.n * z.H * z.W * C + at.g * z.D;
   const T* const moves = offset + unit * points * 2;
   const T* const arrived = grad_output + unit * z.D;
   const Masks<T> masks(mask + unit * points, points, z.logits);
@@ -96,11 +97,11 @@ __device__ __forceinline__ void backward_of_unit(const Problem<Real<T>>& z, long
 #pragma unroll
       for (int c = 0; c < 4; ++c) {
         const bool inside = cell.inside >> c & 1u;
-        const long long pixel = image + ((long long)(cell.y + c / 2) * z.W + cell.x + c % 2) * C;
+        const long long pixel = (long long)(cell.y + c / 2) * z.W + cell.x + c % 2;
         for (int d = lane; d < z.D; d += 32) {
           const R gradient = read(arrived[d]);
-          dot.of[c] += gradient * (inside ? read(value[pixel + d]) : R(0));  // NaN outside, too, where it is not finite
-          if (inside && turn == 1) add_one(grad_value + pixel + d, share.of[c] * gradient, one);
+          dot.of[c] += gradient * (inside ? read(from[pixel * C + d]) : R(0));  // NaN outside, too, where it is not finite
+          if (inside && turn == 1) add_one(sums.of + pixel * sums.step + d, share.of[c] * gradient, one);
         }
       }
       const PointGradient<R> part = point_gradient(dot, cell.across, cell.down);
@@ -126,8 +127,10 @@ __global__ void __launch_bounds__(THREADS)
                  const T* __restrict__ offset, const T* __restrict__ mask, const double* __restrict__ sizes,
                  Store* __restrict__ grad_value, T* __restrict__ grad_offset, T* __restrict__ grad_mask) {
   const long long unit = (long long)blockIdx.x * WARPS + threadIdx.x / 32;
-  if (unit < z.units)
-    backward_of_unit(z, unit, int(threadIdx.x % 32), grad_output, value, offset, mask, sizes, grad_value, grad_offset, grad_mask);
+  if (unit >= z.units) return;
+  const Place at = place_of(z, int(unit));
+  const Sheet<Store> sums{grad_value + ((long long)at.n * z.H * z.W * z.G + at.g) * z.D, z.G * z.D};
+  backward_of_unit(z, unit, int(threadIdx.x % 32), grad_output, value, offset, mask, sizes, sums, grad_offset, grad_mask);
 }
 
 // The largest |x| of a tensor, into `size`, which begins at zero. The bits of positive numbers are ordered as they are; NaN is last.

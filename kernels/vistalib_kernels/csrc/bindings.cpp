@@ -65,6 +65,12 @@ Settings settings_of(const Tensor& value, const Tensor& offset, const Tensor& ma
   return s;
 }
 
+// Begins at a multiple of 16 bytes, so that kernels can take as many at once: PyTorch's memory does, a view need not.
+Tensor ready(const Tensor& tensor) {
+  const Tensor whole = torch::stable::contiguous(tensor);
+  return reinterpret_cast<uintptr_t>(whole.const_data_ptr()) % 16 == 0 ? whole : torch::stable::clone(whole);
+}
+
 Tensor forward_cpu(const Tensor& value, const Tensor& offset, const Tensor& mask, int64_t groups, Sizes kernel_size,
                    Sizes stride, Sizes padding, Sizes dilation, double scale, bool logits, bool) {
   const Settings s = settings_of(value, offset, mask, groups, kernel_size, stride, padding, dilation, scale, logits);
@@ -117,7 +123,7 @@ Tensor forward_cuda(const Tensor& value, const Tensor& offset, const Tensor& mas
                     Sizes stride, Sizes padding, Sizes dilation, double scale, bool logits, bool in_window) {
   const Settings s = settings_of(value, offset, mask, groups, kernel_size, stride, padding, dilation, scale, logits);
   const torch::stable::accelerator::DeviceGuard guard(value.get_device_index());
-  const Tensor v = torch::stable::contiguous(value), o = torch::stable::contiguous(offset), m = torch::stable::contiguous(mask);
+  const Tensor v = ready(value), o = ready(offset), m = ready(mask);
   Tensor output = torch::stable::new_empty(v, {s.N, s.P, s.Q, s.G * s.D});
   if (s.units() > 0)
     check_launch(dcnv3::cuda_forward(kind_of(v), s, v.const_data_ptr(), o.const_data_ptr(), m.const_data_ptr(),
@@ -133,20 +139,21 @@ std::tuple<Tensor, Tensor, Tensor> backward_cuda(const Tensor& grad_output, cons
   STD_TORCH_CHECK(is_shaped(grad_output, {s.N, s.P, s.Q, s.G * s.D}), "grad_output must be (N, P, Q, C)");
   const torch::stable::accelerator::DeviceGuard guard(value.get_device_index());
   const Kind kind = kind_of(value);
-  const Tensor g = torch::stable::contiguous(grad_output), v = torch::stable::contiguous(value),
-               o = torch::stable::contiguous(offset), m = torch::stable::contiguous(mask);
+  const Tensor g = ready(grad_output), v = ready(value), o = ready(offset), m = ready(mask);
   Tensor grad_offset = torch::stable::new_empty(o, o.sizes()), grad_mask = torch::stable::new_empty(m, m.sizes());
+  const dcnv3::Sheets sheets = deterministic ? dcnv3::Sheets{} : dcnv3::cuda_sheets(kind, s, in_tiles);
   const bool direct = !deterministic && (kind == Kind::float32 || kind == Kind::float64);  // sums are the gradient
-  Tensor sums = torch::stable::new_zeros(
-      v, v.sizes(), deterministic ? ScalarType::Long : kind == Kind::float64 ? ScalarType::Double : ScalarType::Float);
+  const ScalarType real = deterministic ? ScalarType::Long : kind == Kind::float64 ? ScalarType::Double : ScalarType::Float;
+  Tensor sums = sheets.count ? torch::stable::new_empty(v, {sheets.sums()}, real) : torch::stable::new_zeros(v, v.sizes(), real);
   Tensor grad_value = direct ? sums : torch::stable::new_empty(v, v.sizes());
   if (s.numbers() == 0) return {grad_value, grad_offset, grad_mask};
-  const Tensor sizes = torch::stable::new_zeros(v, {2}, ScalarType::Double);
-  check_launch(dcnv3::cuda_backward(kind, s, g.const_data_ptr(), v.const_data_ptr(), o.const_data_ptr(), m.const_data_ptr(),
-                                    sums.mutable_data_ptr(),
-                                    deterministic ? static_cast<double*>(sizes.mutable_data_ptr()) : nullptr,
-                                    in_tiles, tensor_cores, grad_value.mutable_data_ptr(), grad_offset.mutable_data_ptr(),
-                                    grad_mask.mutable_data_ptr(), current_stream(v)));
+  const Tensor sizes = torch::stable::new_zeros(v, {deterministic ? 2 : 0}, ScalarType::Double);
+  const Tensor counters = torch::stable::new_zeros(v, {sheets.count ? sheets.counters() : 0}, ScalarType::Int);
+  check_launch(dcnv3::cuda_backward(
+      kind, s, g.const_data_ptr(), v.const_data_ptr(), o.const_data_ptr(), m.const_data_ptr(), sums.mutable_data_ptr(),
+      deterministic ? static_cast<double*>(sizes.mutable_data_ptr()) : nullptr,
+      sheets.count ? static_cast<unsigned*>(counters.mutable_data_ptr()) : nullptr, in_tiles, tensor_cores,
+      grad_value.mutable_data_ptr(), grad_offset.mutable_data_ptr(), grad_mask.mutable_data_ptr(), current_stream(v)));
   return {grad_value, grad_offset, grad_mask};
 }
 

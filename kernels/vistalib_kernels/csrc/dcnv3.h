@@ -331,16 +331,29 @@ void cpu_backward(Kind kind, const Settings& s, const void* grad_output, const v
 // From the sums in float to the gradient of sixteen bits.
 void cpu_round(Kind kind, const float* sums, void* to, long long first, long long last);
 
-// On the GPU, in the order of `stream`; nullptr, or what the launch answered. `sums` begins at zero: it is grad_value itself where
-// that is float or double, else a float tensor, else, with `sizes` (two zeros), integers for a result that is the same every time.
+// The memory of a backward whose sums lie in a ring (sheets.cuh), all zero where they do not.
+struct Sheets {
+  long long count, length;          // images times groups, each a sheet; places in the ring
+  long long tiles, numbers, slice;  // of a sheet; pixels of a slice, one for each tile
+
+  long long sums() const { return (count < length ? count : length) * numbers; }
+  long long counters() const { return 1 + 2 * count; }
+  long long blocks() const { return (count + length) * tiles; }
+};
+Sheets cuda_sheets(Kind kind, const Settings& s, bool in_tiles);
+
+// On the GPU, in the order of `stream`; nullptr, or what the launch answered. Tensors begin at multiples of 16 bytes.
+// Where there are `sheets`, `sums` are floats that need not be set, and `counters` zeros. Else `counters` is nullptr and `sums` begins
+// at zero: it is grad_value itself where that is float or double, else a float tensor, else, with `sizes` (two zeros), integers for a
+// result that is the same every time.
 // `in_tiles` allows the kernels that add on chip, where they suit; without it every corner is added to memory. `tensor_cores` allows
 // the one of these by tensor cores. Both are there to be compared.
 // `in_window` allows the kernel by tensor cores, where it suits.
 const char* cuda_forward(Kind kind, const Settings& s, const void* value, const void* offset, const void* mask, bool in_window,
                          void* output, void* stream);
 const char* cuda_backward(Kind kind, const Settings& s, const void* grad_output, const void* value, const void* offset,
-                          const void* mask, void* sums, double* sizes, bool in_tiles, bool tensor_cores, void* grad_value,
-                          void* grad_offset, void* grad_mask, void* stream);
+                          const void* mask, void* sums, double* sizes, unsigned* counters, bool in_tiles, bool tensor_cores,
+                          void* grad_value, void* grad_offset, void* grad_mask, void* stream);
 
 #endif
 

@@ -1,8 +1,8 @@
 // DCNv3 on NVIDIA GPUs: which kernel treats which sizes, and launching it.
 //
 // Two families. `forward` and `backward` (made.cuh) are made for windows of 3x3 and 8, 16 or 32 channels a group, where the image
-// is small enough for 32-bit positions; `backward_in_tiles` (tiles.cuh) for those of them at stride 1 whose tiles are mostly full, and
-// `backward_by_products` (products.cuh) for these in 16 bits, on GPUs with tensor cores; `forward_in_window` (window.cuh) is asked for.
+// is small enough for 32-bit positions; `backward_in_tiles` (tiles.cuh) for those of them at stride 1 whose tiles are mostly full,
+// `backward_by_products` or `backward_by_lists` (products.cuh) for these in 16 bits; `forward_in_window` (window.cuh) is asked for.
 // `forward_any` and `backward_any` (any.cuh) take every other size, float64, and every deterministic backward. Strides, padding
 // and dilation cost one multiplication each and are no constants.
 //
@@ -58,7 +58,7 @@ inline long long tiles_of(const Settings& s) {
   return tiles * TILE <= 2 * s.P * s.Q && s.units() * s.D < 1ll << 30 ? s.N * s.G * tiles : 0;
 }
 
-// Blocks of `backward_in_tiles`; 0 where `backward` is better: most points would leave the window, or most of a tile be empty.
+// Tiles of a backward; 0 where `backward` is better: most points would leave the window, or most of a tile be empty.
 inline long long tiles_for(const Settings& s) {
   const double reach = s.scale * (s.dilation_h > s.dilation_w ? s.dilation_h : s.dilation_w);
   const bool fits = s.stride_h == 1 && s.stride_w == 1 && s.D >= 16 && reach <= ABOVE / 2;
@@ -71,9 +71,13 @@ inline long long windows_for(const Settings& s) {
   return plain && s.D == 16 && (s.scale == 1.0 || s.scale == 2.0) ? tiles_of(s) : 0;
 }
 
-template <typename... Pointer>
-bool aligned(const Pointer*... pointers) {
-  return ((reinterpret_cast<unsigned long long>(pointers) | ...) & 15u) == 0;
+Sheets cuda_sheets(Kind kind, const Settings& s, bool in_tiles) {
+  const bool narrow = kind == Kind::float16 || kind == Kind::bfloat16;
+  const long long tiles = in_tiles && narrow && with_width(s, [](auto) {}) ? tiles_for(s) : 0;
+  if (tiles == 0) return {};
+  const long long count = s.N * s.G;
+  const long long of_sheet = tiles / count, pixels = s.H * s.W;
+  return {count, AHEAD + 1 + blocks_for(IN_FLIGHT, of_sheet), of_sheet, pixels * s.D, blocks_for(pixels, of_sheet)};
 }
 
 template <typename T>
@@ -94,16 +98,33 @@ void run_forward(const Settings& s, const T* value, const T* offset, const T* ma
       }
       DCNV3_LAUNCH((forward<T, D>), blocks_for(s.units(), WARPS * Team<T, D>::UNITS), stream, z, value, offset, mask, output);
     };
-    if (aligned(value, offset, mask, output) && with_width(s, made)) return;
+    if (with_width(s, made)) return;
   }
   DCNV3_LAUNCH(forward_any<T>, blocks_for(s.units() * s.D, THREADS), stream, z, value, offset, mask, output);
 }
 
 template <typename T>
 void run_backward(const Settings& s, const T* grad_output, const T* value, const T* offset, const T* mask, void* sums,
-                  double* sizes, bool in_tiles, bool tensor_cores, T* grad_value, T* grad_offset, T* grad_mask, void* stream) {
+                  double* sizes, unsigned* counters, const Sheets& sheets, bool in_tiles, bool tensor_cores, T* grad_value,
+                  T* grad_offset, T* grad_mask, void* stream) {
   using R = Real<T>;
   const auto z = problem<R>(s);
+  if constexpr (sizeof(T) == 2) {
+    const Ring ring{static_cast<float*>(sums), counters, int(sheets.count), int(sheets.slice), divider(sheets.length)};
+    const auto made = [&](auto width) {
+      constexpr int D = decltype(width)::width;
+      if constexpr (D >= 16) {
+        if (tensor_cores) {
+          DCNV3_LAUNCH((backward_by_products<T, D>), sheets.blocks(), stream, z, ring, grad_output, value, offset, mask, grad_value,
+                       grad_offset, grad_mask);
+        } else {
+          DCNV3_LAUNCH((backward_by_lists<T, D>), sheets.blocks(), stream, z, ring, grad_output, value, offset, mask, grad_value,
+                       grad_offset, grad_mask);
+        }
+      }
+    };
+    if (sheets.count > 0 && with_width(s, made)) return;
+  }
   const long long numbers = s.numbers(), most = 4096;  // blocks that stride over a tensor
   const auto finished = [&](auto* store) {
     using Store = std::remove_pointer_t<decltype(store)>;
@@ -127,13 +148,8 @@ void run_backward(const Settings& s, const T* grad_output, const T* value, const
   if constexpr (sizeof(T) < 8) {
     const auto made = [&](auto width) {
       constexpr int D = decltype(width)::width;
-      if constexpr (D >= 16) {
+      if constexpr (D >= 16 && sizeof(T) == 4) {
         if (const long long tiles = in_tiles ? tiles_for(s) : 0) {
-          if constexpr (sizeof(T) == 2) {
-            if (tensor_cores)
-              return DCNV3_LAUNCH((backward_by_products<T, D>), tiles, stream, z, grad_output, value, offset, mask, store, grad_offset,
-                                  grad_mask);
-          }
           DCNV3_LAUNCH((backward_in_tiles<T, D>), tiles, stream, z, grad_output, value, offset, mask, store, grad_offset, grad_mask);
           return;
         }
@@ -141,7 +157,7 @@ void run_backward(const Settings& s, const T* grad_output, const T* value, const
       DCNV3_LAUNCH((backward<T, D>), blocks_for(s.units(), WARPS * Team<T, D>::UNITS), stream, z, grad_output, value, offset,
                    mask, store, grad_offset, grad_mask);
     };
-    done = aligned(grad_output, value, offset, mask, store, grad_offset, grad_mask) && with_width(s, made);
+    done = with_width(s, made);
   }
   if (!done)
     DCNV3_LAUNCH((backward_any<T, R>), blocks_for(s.units(), WARPS), stream, z, grad_output, value, offset, mask,
@@ -160,13 +176,14 @@ const char* cuda_forward(Kind kind, const Settings& s, const void* value, const 
 }
 
 const char* cuda_backward(Kind kind, const Settings& s, const void* grad_output, const void* value, const void* offset,
-                          const void* mask, void* sums, double* sizes, bool in_tiles, bool tensor_cores, void* grad_value,
-                          void* grad_offset, void* grad_mask, void* stream) {
+                          const void* mask, void* sums, double* sizes, unsigned* counters, bool in_tiles, bool tensor_cores,
+                          void* grad_value, void* grad_offset, void* grad_mask, void* stream) {
+  const Sheets sheets = counters ? cuda_sheets(kind, s, in_tiles) : Sheets{};
   with_type(kind, [&](auto number) {
     using T = decltype(number);
     run_backward(s, static_cast<const T*>(grad_output), static_cast<const T*>(value), static_cast<const T*>(offset),
-                 static_cast<const T*>(mask), sums, sizes, in_tiles, tensor_cores, static_cast<T*>(grad_value),
-                 static_cast<T*>(grad_offset), static_cast<T*>(grad_mask), stream);
+                 static_cast<const T*>(mask), sums, sizes, counters, sheets, in_tiles, tensor_cores,
+                 static_cast<T*>(grad_value), static_cast<T*>(grad_offset), static_cast<T*>(grad_mask), stream);
   });
   return DCNV3_ANSWER();
 }

@@ -103,6 +103,13 @@ __device__ __forceinline__ void add(float* to, const Channels<T>& c, float weigh
   }
 }
 
+// The sums of one image and group, which no other adds to: those of pixel (x, y) lie (y W + x) `step` numbers from `of` on.
+template <typename R>
+struct Sheet {
+  R* of;
+  int step;
+};
+
 // ---- a warp's units ------------------------------------------------------------------------------------------------------
 
 template <typename T, int D>

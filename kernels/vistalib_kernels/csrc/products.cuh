@@ -23,8 +23,8 @@
 #pragma once
 
 #include "any.cuh"
+#include "sheets.cuh"
 #include "tensor.cuh"
-#include "tiles.cuh"
 
 namespace dcnv3 {
 
@@ -128,15 +128,14 @@ __device__ __forceinline__ unsigned look(const Problem<float>& z, const Tile& ti
   const unsigned x = unsigned(cell.x - tile.left), y = unsigned(cell.y - tile.top);
   spots.across[j] = cell.across, spots.down[j] = cell.down, spots.x[j] = at.x - float(tile.left);
   spots.bin[j] = (x < COLUMNS - 1) & (y < ROWS) & (cell.inside != 0u) ? int(y * ROW_BINS + (x / 2 & (x | ~1u))) : BINS;
-  const int C = z.G * D, row = z.W * C, first = (tile.n * z.H * z.W * z.G + tile.g) * D + (INTERIOR ? 15 : 0);
+  const int C = z.G * D, row = z.W * C, first = tile.first(z, D) + (INTERIOR ? 15 : 0);
   const int position = (INTERIOR || cell.y >= 0 ? cell.y : 0) * row + ((INTERIOR || cell.x >= 0 ? cell.x : 0) * C + first);
   return INTERIOR ? unsigned(position) : unsigned(position) | cell.inside;
 }
 
-// From a cell's first pixel inside to its corner c, in a tensor like value; to some pixel inside for a corner outside.
-__device__ __forceinline__ unsigned to_corner(const Problem<float>& z, int D, unsigned inside, int c) {
-  const unsigned C = unsigned(z.G * D);
-  const unsigned right = inside & inside >> 1 & 5u ? C : 0u, below = inside & inside >> 2 & 3u ? unsigned(z.W) * C : 0u;
+// From a cell's first pixel inside to its corner c, pixels being `step` apart; to some pixel inside for a corner outside.
+__device__ __forceinline__ unsigned to_corner(const Problem<float>& z, unsigned step, unsigned inside, int c) {
+  const unsigned right = inside & inside >> 1 & 5u ? step : 0u, below = inside & inside >> 2 & 3u ? unsigned(z.W) * step : 0u;
   return (c % 2 ? right : 0u) + (c / 2 ? below : 0u);
 }
 
@@ -147,7 +146,7 @@ __device__ __forceinline__ void load_cell(const Problem<float>& z, const T* valu
   const unsigned channel = unsigned(part * (D / 4)), inside = INTERIOR ? 15u : word & 15u, position = word + (channel - inside);
 #pragma unroll
   for (int c = 0; c < 4; ++c)
-    corners[c] = load_quarter<D>(INTERIOR ? pixels.at(int(position), c) : value + (position + to_corner(z, D, inside, c)));
+    corners[c] = load_quarter<D>(INTERIOR ? pixels.at(int(position), c) : value + (position + to_corner(z, unsigned(z.G * D), inside, c)));
 }
 
 // The product with zeros: NaN where a number is not finite.
@@ -246,7 +245,7 @@ __device__ __forceinline__ void weigh(const Problem<float>& z, const Owner& owne
 template <typename T, int D>
 __device__ __forceinline__ void add_far(const Problem<float>& z, const Owner& owner, int j, bool far,
                                         const unsigned (*words)[SIDE + 4], float across, float down, float weight,
-                                        const Quarter<D> (&gradient)[2], float* grad_value) {
+                                        const Quarter<D> (&gradient)[2], int first, const Sheet<float>& sums) {
   const int c = owner.row % 4;
 #pragma unroll 1
   for (unsigned left = __ballot_sync(ALL, far); left; left &= left - 1u) {
@@ -259,7 +258,8 @@ __device__ __forceinline__ void add_far(const Problem<float>& z, const Owner& ow
     const unsigned word = words[whose.index(j)][whose.unit(j)], inside = word & 15u;
     const Corners<float> share = shares(__shfl_sync(ALL, across, from), __shfl_sync(ALL, down, from), __shfl_sync(ALL, weight, from));
     const float mine = c == 0 ? share.of[0] : c == 1 ? share.of[1] : c == 2 ? share.of[2] : share.of[3];
-    float* const to = grad_value + (word - inside + unsigned(owner.part * (D / 4)) + to_corner(z, D, inside, c));
+    const unsigned pixel = z.by_G((word - inside - unsigned(first)) / D), step = unsigned(sums.step);
+    float* const to = sums.of + (pixel * step + unsigned(owner.part * (D / 4)) + to_corner(z, step, inside, c));
 #pragma unroll
     for (int i = 0; i < D / 8; i += 2) {
       unsigned both[2][2];  // of both units of the lane that has the point, since it cannot know which is asked for
@@ -291,7 +291,7 @@ __device__ __forceinline__ void leave_out(Memory<T>& memory, int row, int lane) 
 template <typename T, int D>
 __device__ __forceinline__ void multiply(const Problem<float>& z, const Tile& tile, const Row& row, int lane, Memory<T>& memory,
                                          unsigned (*words)[SIDE + 4], const T* grad_output, const T* value, const T* offset,
-                                         const T* mask, float* grad_value, T* grad_offset, T* grad_mask) {
+                                         const T* mask, const Sheet<float>& sums, T* grad_offset, T* grad_mask) {
   const Owner owner(lane);
   unsigned unit[2], point[3];  // point: of a lane's first one of each unit, which the second follows, and of its centre
   Quarter<D> gradient[2];
@@ -339,7 +339,7 @@ __device__ __forceinline__ void multiply(const Problem<float>& z, const Tile& ti
     memory.finite = false;
     for (int i = 0; !FULL && i < (row.count < SIDE ? row.count : SIDE); ++i)
       backward_of_unit<T, float>(z, tile.unit(z, row.number * SIDE + i), lane, grad_output, value, offset, mask, nullptr,
-                                 grad_value, grad_offset, grad_mask);
+                                 sums, grad_offset, grad_mask);
     if (!FULL) leave_out(memory, row.number, lane);
     return;
   }
@@ -359,7 +359,7 @@ __device__ __forceinline__ void multiply(const Problem<float>& z, const Tile& ti
       note(memory, owner.number(j), row.number * SIDE + owner.unit(j), counts ? spots.bin[j] : BINS,
            {spots.x[j], weight[j] - bottom, bottom});
     if (!FULL && !__all_sync(ALL, !far))
-      add_far<T, D>(z, owner, j, far, words, spots.across[j], spots.down[j], weight[j], gradient, grad_value);
+      add_far<T, D>(z, owner, j, far, words, spots.across[j], spots.down[j], weight[j], gradient, tile.first(z, D), sums);
   }
   __syncwarp();  // the words have been read
 }
@@ -476,9 +476,9 @@ __device__ __forceinline__ void step(const Memory<T>& memory, const Owner& owner
 // row, the others those below.
 template <typename T, int D>
 __device__ __forceinline__ void add_up(const Problem<float>& z, const Tile& tile, int strip, int half, int lane,
-                                       const Memory<T>& memory, float* grad_value) {
+                                       const Memory<T>& memory, const Sheet<float>& sums) {
   const Owner owner(lane);
-  const int column = STRIP * strip + owner.row % STRIP, below = owner.row / STRIP, C = z.G * D;
+  const int column = STRIP * strip + owner.row % STRIP, below = owner.row / STRIP;
   const int x = tile.left + column;
   const bool in_columns = unsigned(x) < unsigned(z.W);
   const unsigned one = two(1.0f, 1.0f, T{});
@@ -489,29 +489,29 @@ __device__ __forceinline__ void add_up(const Problem<float>& z, const Tile& tile
   // strip end in the next row, with points too far across to have a share. A lane knows a row's.
   const unsigned* const bins = memory.begin + (lane < ROWS ? lane : 0) * ROW_BINS + 2 * strip;
   const unsigned begin = bins[0], end = lane < ROWS ? bins[3] : begin;
-  const int first = ((tile.n * z.H + tile.top + below) * z.W + x) * C + tile.g * D + 16 * half + 4 * owner.part;
+  const int first = ((tile.top + below) * z.W + x) * sums.step + 16 * half + 4 * owner.part;
 #pragma unroll 1
   for (unsigned rows = __ballot_sync(ALL, begin < end); rows; rows &= rows - 1u) {  // that have points
     const int row = __ffs(int(rows)) - 1, y = tile.top + below + row;
     const unsigned last = __shfl_sync(ALL, end, row);
     unsigned from = __shfl_sync(ALL, begin, row);
-    float sums[2][4] = {};  // of two channels each
+    float of[2][4] = {};  // sums of two channels each
 #pragma unroll 1
-    do step(memory, owner, picks, gradients, from, last, lane, sums);
+    do step(memory, owner, picks, gradients, from, last, lane, of);
     while ((from += STEP) < last);
-    const Channels<float> four{{sums[0][0] + sums[0][2], sums[0][1] + sums[0][3], sums[1][0] + sums[1][2], sums[1][1] + sums[1][3]}};
-    if (in_columns & (unsigned(y) < unsigned(z.H))) add(grad_value + unsigned(first + row * (z.W * C)), four, 1.0f);
+    const Channels<float> four{{of[0][0] + of[0][2], of[0][1] + of[0][3], of[1][0] + of[1][2], of[1][1] + of[1][3]}};
+    if (in_columns & (unsigned(y) < unsigned(z.H))) add(sums.of + unsigned(first + row * (z.W * sums.step)), four, 1.0f);
   }
 }
 
 // ---- all of it -----------------------------------------------------------------------------------------------------------
 
 template <typename T, int D>
-__device__ __forceinline__ void by_products(const Problem<float>& z, const T* grad_output, const T* value, const T* offset,
-                                            const T* mask, float* grad_value, T* grad_offset, T* grad_mask) {
+__device__ __forceinline__ void by_products(const Problem<float>& z, const Tile& tile, const Sheet<float>& sums,
+                                            const T* grad_output, const T* value, const T* offset, const T* mask,
+                                            T* grad_offset, T* grad_mask) {
   __shared__ Memory<T> memory;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const Tile tile(z, int(blockIdx.x));
   for (int i = threadIdx.x; i < BINS + 3; i += THREADS) memory.begin[i] = 0u;
   if (threadIdx.x == 0) memory.finite = true;
   __syncthreads();
@@ -519,8 +519,7 @@ __device__ __forceinline__ void by_products(const Problem<float>& z, const T* gr
   for (int i = warp; i < SIDE; i += WARPS) {
     const Row row(z, tile, i);
     if (FULL || row.count > 0) {
-      multiply<T, D>(z, tile, row, lane, memory, memory.words[warp], grad_output, value, offset, mask, grad_value, grad_offset,
-                     grad_mask);
+      multiply<T, D>(z, tile, row, lane, memory, memory.words[warp], grad_output, value, offset, mask, sums, grad_offset, grad_mask);
     } else {
       leave_out(memory, i, lane);
     }
@@ -537,21 +536,34 @@ __device__ __forceinline__ void by_products(const Problem<float>& z, const T* gr
     // Each warp a strip in the middle, where most points lie, and one at a side.
 #pragma unroll 1
     for (int side = 0; side < 2; ++side)
-      add_up<T, D>(z, tile, side ? warp % 2 + warp / 2 * 6 : 2 + warp, half, lane, memory, grad_value);
+      add_up<T, D>(z, tile, side ? warp % 2 + warp / 2 * 6 : 2 + warp, half, lane, memory, sums);
   }
 }
 
-// On a GPU before sm_80 it is `backward_in_tiles`.
+// On a GPU before sm_80 it is `backward_by_lists`.
 template <typename T, int D>
 __global__ void __launch_bounds__(THREADS, D == 16 ? BACKWARD_BLOCKS : 2)
-    backward_by_products(Problem<float> z, const T* __restrict__ grad_output, const T* __restrict__ value,
-                         const T* __restrict__ offset, const T* __restrict__ mask, float* __restrict__ grad_value,
+    backward_by_products(Problem<float> z, Ring ring, const T* __restrict__ grad_output, const T* __restrict__ value,
+                         const T* __restrict__ offset, const T* __restrict__ mask, T* __restrict__ grad_value,
                          T* __restrict__ grad_offset, T* __restrict__ grad_mask) {
-  if constexpr (TENSOR_CORES) {
-    by_products<T, D>(z, grad_output, value, offset, mask, grad_value, grad_offset, grad_mask);
-  } else {
-    by_lists<T, D>(z, grad_output, value, offset, mask, grad_value, grad_offset, grad_mask);
-  }
+  in_sheets<T, D>(z, ring, grad_value, [&](const Tile& tile, const Sheet<float>& sums) {
+    if constexpr (TENSOR_CORES) {
+      by_products<T, D>(z, tile, sums, grad_output, value, offset, mask, grad_offset, grad_mask);
+    } else {
+      by_lists<T, D>(z, tile, sums, grad_output, value, offset, mask, grad_offset, grad_mask);
+    }
+  });
+}
+
+// The same without tensor cores.
+template <typename T, int D>
+__global__ void __launch_bounds__(THREADS, BACKWARD_BLOCKS)
+    backward_by_lists(Problem<float> z, Ring ring, const T* __restrict__ grad_output, const T* __restrict__ value,
+                      const T* __restrict__ offset, const T* __restrict__ mask, T* __restrict__ grad_value,
+                      T* __restrict__ grad_offset, T* __restrict__ grad_mask) {
+  in_sheets<T, D>(z, ring, grad_value, [&](const Tile& tile, const Sheet<float>& sums) {
+    by_lists<T, D>(z, tile, sums, grad_output, value, offset, mask, grad_offset, grad_mask);
+  });
 }
 
 }  // namespace dcnv3

@@ -34,13 +34,10 @@ struct Tile {
   int n, p, q, g;  // image, first output pixel, group
   int left, top;   // the window's first pixel, in the image
 
-  __device__ __forceinline__ Tile(const Problem<float>& z, int block) {
-    const int tile = int(z.by_G(unsigned(block))), row = int(z.by_across(unsigned(tile)));
-    g = block - tile * z.G;  // neighbouring blocks share the lines that a pixel's groups lie in
-    n = int(z.by_down(unsigned(row)));
-    p = (row - n * int(z.by_down.divisor)) * SIDE, q = (tile - row * int(z.by_across.divisor)) * SIDE;
-    left = q * z.SW + z.left - LEFT, top = p * z.SH + z.top - ABOVE;
-  }
+  __device__ __forceinline__ Tile(const Problem<float>& z, int n, int p, int q, int g)
+      : n(n), p(p), q(q), g(g), left(q * z.SW + z.left - LEFT), top(p * z.SH + z.top - ABOVE) {}
+  // Where its image and group begin in a tensor like value.
+  __device__ __forceinline__ int first(const Problem<float>& z, int D) const { return (n * z.H * z.W * z.G + g) * D; }
   // A tile's last rows and columns may lie beyond the output.
   __device__ __forceinline__ bool has(const Problem<float>& z, int local) const {
     return p + local / SIDE < z.P && q + local % SIDE < z.Q;
@@ -50,8 +47,15 @@ struct Tile {
   }
 };
 
-// A point as the later phases need it. `where`: its cell's first pixel inside the image, counted over all images, times 16, and
-// one bit for each corner inside; FAR marks those that are in no list.
+// The tile of a block, where neighbouring blocks share the lines that a pixel's groups lie in.
+__device__ __forceinline__ Tile tile_of(const Problem<float>& z, int block) {
+  const int tile = int(z.by_G(unsigned(block))), row = int(z.by_across(unsigned(tile))), n = int(z.by_down(unsigned(row)));
+  const int p = row - n * int(z.by_down.divisor), q = tile - row * int(z.by_across.divisor);
+  return {z, n, p * SIDE, q * SIDE, block - tile * z.G};
+}
+
+// A point as the later phases need it. `where`: the first pixel of its cell that is inside the image, times 16, and one bit for
+// each corner inside; FAR marks those that are in no list.
 struct alignas(16) Note {
   float across, down, weight;
   unsigned where;
@@ -100,7 +104,7 @@ __device__ __forceinline__ void enter(const Problem<float>& z, const Tile& tile,
   for (int k = 0; k < POINTS; ++k) {
     const Pair<T> move = moves[k];
     const Cell<float> cell = cell_of(z, location(z, start, k / 3, k % 3, read(move.x), read(move.y)));
-    const int pixel = (tile.n * z.H + (cell.y < 0 ? 0 : cell.y)) * z.W + (cell.x < 0 ? 0 : cell.x);
+    const int pixel = (cell.y < 0 ? 0 : cell.y) * z.W + (cell.x < 0 ? 0 : cell.x);
     const int column = cell.x - tile.left, row = cell.y - tile.top, number = k * TILE + local;
     const bool near = (unsigned(column) < COLUMNS - 1) & (unsigned(row) < ROWS);  // the cell's right pixels are in the window, too
     const bool counts = cell.inside != 0u;
@@ -112,30 +116,30 @@ __device__ __forceinline__ void enter(const Problem<float>& z, const Tile& tile,
 
 // ---- multiply ------------------------------------------------------------------------------------------------------------
 
-// Positions of a cell's four corners in a tensor like value. Those of a corner outside are some pixel's, so that it can be read.
+// Positions of a cell's four corners, pixels being `step` apart. Those of a corner outside are some pixel's, so that it can be read.
 struct Positions {
   unsigned of[4];
 
-  __device__ __forceinline__ Positions(unsigned where, int W, int C, int channel) {
-    const unsigned right = where & where >> 1 & 5u ? unsigned(C) : 0u, below = where & where >> 2 & 3u ? unsigned(W * C) : 0u;
-    of[0] = ((where & ~FAR) >> 4) * unsigned(C) + unsigned(channel);
+  __device__ __forceinline__ Positions(unsigned where, int W, int step, int first) {
+    const unsigned right = where & where >> 1 & 5u ? unsigned(step) : 0u, below = where & where >> 2 & 3u ? unsigned(W * step) : 0u;
+    of[0] = ((where & ~FAR) >> 4) * unsigned(step) + unsigned(first);
     of[1] = of[0] + right, of[2] = of[0] + below, of[3] = of[2] + right;
   }
 };
 
 // The corners of a unit's far points, by its team.
-template <typename T, int D>
+template <typename T>
 __device__ __forceinline__ void add_far(const Problem<float>& z, const Note* notes, int channel, const Channels<T>& gradient,
-                                        float* grad_value) {
+                                        const Sheet<float>& sums) {
 #pragma unroll 1
   for (int k = 0; k < POINTS; ++k) {
     const Note note = notes[k * TILE];
     if (!(note.where & FAR)) continue;
-    const Positions positions(note.where, z.W, z.G * D, channel);
+    const Positions positions(note.where, z.W, sums.step, channel);
     const Corners<float> share = shares(note.across, note.down, note.weight);
 #pragma unroll
     for (int c = 0; c < 4; ++c)
-      if (note.where >> c & 1u) add(grad_value + positions.of[c], gradient, share.of[c]);
+      if (note.where >> c & 1u) add(sums.of + positions.of[c], gradient, share.of[c]);
   }
 }
 
@@ -144,13 +148,13 @@ __device__ __forceinline__ void add_far(const Problem<float>& z, const Note* not
 // no condition that differs between warps stands before those, from which the compiler would make a second, slower kernel.
 template <typename T, int D>
 __device__ __forceinline__ void multiply(const Problem<float>& z, const Tile& tile, int first, const Notes& notes, T* staged,
-                                         const T* grad_output, const T* value, float* grad_value, T* grad_offset,
+                                         const T* grad_output, const T* value, const Sheet<float>& sums, T* grad_offset,
                                          T* grad_mask) {
   using team = Team<T, D>;
   const int lane = threadIdx.x % 32, owned = lane / team::LANES, part = lane % team::LANES;
   const int count = tile.p + first / SIDE < z.P ? z.Q - tile.q - first % SIDE : 0;  // of units up to the end of the row
   const bool present = FULL || owned < count;
-  const int channel = tile.g * D + part * team::V;
+  const int channel = part * team::V, first_of_image = tile.first(z, D) + channel;
   const Note* const mine = notes.of + (present ? first + owned : 0);
   const Channels<T> gradient = load(grad_output + tile.unit(z, present ? first + owned : 0) * D + part * team::V);
   constexpr int OWN = (POINTS + team::LANES - 1) / team::LANES;
@@ -162,7 +166,7 @@ __device__ __forceinline__ void multiply(const Problem<float>& z, const Tile& ti
 #pragma unroll
   for (int k = 0; k < POINTS; ++k) {
     const Note note = mine[k * TILE];
-    const Positions positions(note.where, z.W, z.G * D, channel);
+    const Positions positions(note.where, z.W, z.G * D, first_of_image);
     Corners<float> dot{};
 #pragma unroll
     for (int c = 0; c < 4; ++c) {
@@ -179,7 +183,7 @@ __device__ __forceinline__ void multiply(const Problem<float>& z, const Tile& ti
     if (k == POINTS / 2) __syncwarp();  // loads of later points stay behind: all at once need more registers than there are
     all |= note.where;
   }
-  if (!FULL && !__all_sync(ALL, !(all & FAR)) && present) add_far<T, D>(z, mine, channel, gradient, grad_value);
+  if (!FULL && !__all_sync(ALL, !(all & FAR)) && present) add_far(z, mine, channel, gradient, sums);
 
   // They leave a point a lane, since neighbouring units of a group lie apart.
   Pair<T>* const offsets = reinterpret_cast<Pair<T>*>(staged);
@@ -239,11 +243,10 @@ __device__ __forceinline__ void walk(const Problem<float>& z, const Notes& notes
 // Rows `first` and on of the window, a warp's.
 template <typename T, int D>
 __device__ __forceinline__ void collect(const Problem<float>& z, const Tile& tile, int first, const Notes& notes,
-                                        const T* grad_output, float* grad_value) {
+                                        const T* grad_output, const Sheet<float>& sums) {
   using team = Team<T, D>;
-  const int lane = threadIdx.x % 32, channel = lane % team::LANES * team::V, C = z.G * D;
+  const int lane = threadIdx.x % 32, channel = lane % team::LANES * team::V;
   const T* const gradients = grad_output + tile.unit(z, 0) * D + channel;
-  float* const sums = grad_value + tile.g * D + channel;
 #pragma unroll 1
   for (int strip = 0; strip < COLUMNS; strip += team::UNITS) {
     const int column = (LEFT + strip + lane / team::LANES) % COLUMNS;  // the tile's own columns first: full lists side by side
@@ -269,10 +272,10 @@ __device__ __forceinline__ void collect(const Problem<float>& z, const Tile& til
         const float moved = __shfl_up_sync(ALL, upper.right.of[i], team::LANES);
         upper.left.of[i] += has_left ? moved : 0.0f;
       }
-      const int x = tile.left + column, y = tile.top + row, position = ((tile.n * z.H + y) * z.W + x) * C;
+      const int x = tile.left + column, y = tile.top + row, position = (y * z.W + x) * sums.step + channel;
       const bool in_rows = unsigned(y) < unsigned(z.H);
-      if (in_rows & (any | more) & (unsigned(x) < unsigned(z.W))) add(sums + position, upper.left, 1.0f);
-      if (in_rows & any & last & (unsigned(x + 1) < unsigned(z.W))) add(sums + (position + C), upper.right, 1.0f);
+      if (in_rows & (any | more) & (unsigned(x) < unsigned(z.W))) add(sums.of + position, upper.left, 1.0f);
+      if (in_rows & any & last & (unsigned(x + 1) < unsigned(z.W))) add(sums.of + (position + sums.step), upper.right, 1.0f);
     }
   }
 }
@@ -280,13 +283,12 @@ __device__ __forceinline__ void collect(const Problem<float>& z, const Tile& til
 // ---- all of it -----------------------------------------------------------------------------------------------------------
 
 template <typename T, int D>
-__device__ __forceinline__ void by_lists(const Problem<float>& z, const T* grad_output, const T* value, const T* offset,
-                                         const T* mask, float* grad_value, T* grad_offset, T* grad_mask) {
+__device__ __forceinline__ void by_lists(const Problem<float>& z, const Tile& tile, const Sheet<float>& sums, const T* grad_output,
+                                         const T* value, const T* offset, const T* mask, T* grad_offset, T* grad_mask) {
   using team = Team<T, D>;
   __shared__ Notes notes;
   alignas(16) __shared__ T staged[WARPS][team::UNITS * 3 * POINTS];
   const int warp = threadIdx.x / 32;
-  const Tile tile(z, int(blockIdx.x));
   for (int i = threadIdx.x; i < ROWS * COLUMNS; i += THREADS) notes.first[i] = NONE;
   __syncthreads();
   for (int local = threadIdx.x; local < TILE; local += THREADS)
@@ -294,17 +296,20 @@ __device__ __forceinline__ void by_lists(const Problem<float>& z, const T* grad_
   __syncthreads();
 #pragma unroll 1
   for (int turn = 0; turn < TILE / (WARPS * team::UNITS); ++turn)
-    multiply<T, D>(z, tile, (turn * WARPS + warp) * team::UNITS, notes, staged[warp], grad_output, value, grad_value, grad_offset,
+    multiply<T, D>(z, tile, (turn * WARPS + warp) * team::UNITS, notes, staged[warp], grad_output, value, sums, grad_offset,
                    grad_mask);
-  collect<T, D>(z, tile, warp * ROWS_OF_A_WARP, notes, grad_output, grad_value);
+  collect<T, D>(z, tile, warp * ROWS_OF_A_WARP, notes, grad_output, sums);
 }
 
+// Of float32, whose sums are the gradient: in 16 bits it is `backward_by_lists` (products.cuh).
 template <typename T, int D>
 __global__ void __launch_bounds__(THREADS, BACKWARD_BLOCKS)
     backward_in_tiles(Problem<float> z, const T* __restrict__ grad_output, const T* __restrict__ value,
                       const T* __restrict__ offset, const T* __restrict__ mask, float* __restrict__ grad_value,
                       T* __restrict__ grad_offset, T* __restrict__ grad_mask) {
-  by_lists<T, D>(z, grad_output, value, offset, mask, grad_value, grad_offset, grad_mask);
+  const Tile tile = tile_of(z, int(blockIdx.x));
+  const Sheet<float> sums{grad_value + tile.first(z, D), z.G * D};
+  by_lists<T, D>(z, tile, sums, grad_output, value, offset, mask, grad_offset, grad_mask);
 }
 
 }  // namespace dcnv3

@@ -271,7 +271,7 @@ __global__ void __launch_bounds__(THREADS, WINDOW_BLOCKS)
   using seen = Seen<T, SCALE>;
   __shared__ seen here;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const Tile tile(z, int(blockIdx.x));
+  const Tile tile = tile_of(z, int(blockIdx.x));
   T* const staged = here.staged[warp];
   unsigned* const band = here.band[warp][0];
   if (TENSOR_CORES) {
