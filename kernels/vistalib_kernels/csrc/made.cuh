@@ -35,22 +35,27 @@ struct Channels {
   Real<T> of[V];
 };
 
+// The two numbers of a word.
+__device__ __forceinline__ float first_of(unsigned word, BFloat16) { return as_float(word << 16); }
+__device__ __forceinline__ float second_of(unsigned word, BFloat16) { return as_float(word & 0xffff0000u); }
+__device__ __forceinline__ float first_of(unsigned word, Half) { return read(Half{(unsigned short)(word & 0xffffu)}); }
+__device__ __forceinline__ float second_of(unsigned word, Half) { return read(Half{(unsigned short)(word >> 16)}); }
+
 __device__ __forceinline__ Channels<float> unpack(uint4 raw, float) {
   return {{as_float(raw.x), as_float(raw.y), as_float(raw.z), as_float(raw.w)}};
 }
-__device__ __forceinline__ Channels<BFloat16> unpack(uint4 raw, BFloat16) {
-  return {{as_float(raw.x << 16), as_float(raw.x & 0xffff0000u), as_float(raw.y << 16), as_float(raw.y & 0xffff0000u),
-           as_float(raw.z << 16), as_float(raw.z & 0xffff0000u), as_float(raw.w << 16), as_float(raw.w & 0xffff0000u)}};
+template <typename T>
+__device__ __forceinline__ Channels<T> unpack(uint4 raw, T) {
+  return {{first_of(raw.x, T{}), second_of(raw.x, T{}), first_of(raw.y, T{}), second_of(raw.y, T{}),
+           first_of(raw.z, T{}), second_of(raw.z, T{}), first_of(raw.w, T{}), second_of(raw.w, T{})}};
 }
-__device__ __forceinline__ Channels<Half> unpack(uint4 raw, Half) {
-  const unsigned words[4] = {raw.x, raw.y, raw.z, raw.w};
-  Channels<Half> channels;
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    channels.of[2 * i] = read(Half{(unsigned short)(words[i] & 0xffffu)});
-    channels.of[2 * i + 1] = read(Half{(unsigned short)(words[i] >> 16)});
-  }
-  return channels;
+
+// An offset, x and y, by one load where both fit into a word.
+__device__ __forceinline__ Point<float> load_offset(const float* from) { return {from[0], from[1]}; }
+template <typename T>
+__device__ __forceinline__ Point<float> load_offset(const T* from) {
+  const unsigned word = *reinterpret_cast<const unsigned*>(from);
+  return {first_of(word, T{}), second_of(word, T{})};
 }
 
 __device__ __forceinline__ uint4 pack(const Channels<float>& c) {
@@ -101,6 +106,15 @@ __device__ __forceinline__ void add(float* to, const Channels<T>& c, float weigh
     for (int j = i; j < i + 4; ++j) atomicAdd(to + j, weight * c.of[j]);
 #endif
   }
+}
+
+// The compiler takes this address as given, and does not work it out anew from its parts at each use.
+template <typename T>
+__device__ __forceinline__ T* given(T* address) {
+#if defined(__CUDA_ARCH__)
+  asm volatile("" : "+l"(address));
+#endif
+  return address;
 }
 
 // The sums of one image and group, which no other adds to: those of pixel (x, y) lie (y W + x) `step` numbers from `of` on.
@@ -170,7 +184,8 @@ struct Look {
   }
   __device__ __forceinline__ Point<R> point(const T* offset, int j) const {
     const int k = number(j), column = (k * 11) >> 5;  // k / 3
-    return location(z, start, column, k - 3 * column, read(offset[2 * k]), read(offset[2 * k + 1]));
+    const Point<R> move = load_offset(offset + 2 * k);
+    return location(z, start, column, k - 3 * column, move.x, move.y);
   }
 
   __device__ __forceinline__ Look(const Problem<R>& z, const Place& at, int part, const T* offset, const T* mask)

@@ -41,24 +41,25 @@ struct alignas(16) Unsorted {
   unsigned place;
 };
 
-// A point as tensor cores hand it out, two numbers of 16 bits a word: x in three and 1; the two weights in two each.
+// A point as tensor cores hand it out, two numbers of 16 bits a word: x in three; its unit, no number; the two weights in two each.
 struct alignas(16) Sorted {
   unsigned of[4];
+
+  __device__ __forceinline__ unsigned unit() const { return reinterpret_cast<const unsigned short*>(of)[3]; }
 };
 
 template <typename T>
 struct Memory {
   union {
     Unsorted unsorted[TILE][POINTS];
-    Sorted sorted[POINTS * TILE];
+    Sorted sorted[POINTS * TILE + STEP];
   };
   union {
     alignas(16) unsigned words[WARPS][POINTS][SIDE + 4];  // of a warp's points: see look_and_multiply
     alignas(16) uint4 gradients[2][TILE];  // of 16 channels: word i of plane j is word 2 i + j of the unit's
   };
-  unsigned begin[BINS + 3];                  // of bin i: begin[i + 1]; at first, how many points it has
-  unsigned char unit[POINTS * TILE + STEP];  // of each sorted point
-  bool finite;                               // grad_output of the tile is, as far as anybody knows
+  unsigned begin[BINS + 3];  // of bin i: begin[i + 1]; at first, how many points it has
+  bool finite;               // grad_output of the tile is, as far as anybody knows
 };
 
 // ---- who owns what -------------------------------------------------------------------------------------------------------
@@ -103,19 +104,13 @@ __device__ __forceinline__ Quarter<D> load_quarter(const T* from) {
   return *reinterpret_cast<const Quarter<D>*>(from);
 }
 
-// The two numbers of a word.
-__device__ __forceinline__ float first_of(unsigned word, BFloat16) { return as_float(word << 16); }
-__device__ __forceinline__ float second_of(unsigned word, BFloat16) { return as_float(word & 0xffff0000u); }
-__device__ __forceinline__ float first_of(unsigned word, Half) { return read(Half{(unsigned short)(word & 0xffffu)}); }
-__device__ __forceinline__ float second_of(unsigned word, Half) { return read(Half{(unsigned short)(word >> 16)}); }
-
 // What is known of a lane's points, an array each; where their cells lie in value is in shared memory.
 struct Spots {
   float across[OWN_POINTS], down[OWN_POINTS], x[OWN_POINTS];  // x: from the window's left
   int bin[OWN_POINTS];                                        // BINS: in none
 };
 
-// Looks at point j; returns the position of its cell's first pixel inside and, in the last four bits, the corners inside.
+// Looks at point j; returns the position of its cell's first pixel inside and, in the last four bits, the corners outside.
 template <bool INTERIOR, int D>
 __device__ __forceinline__ unsigned look(const Problem<float>& z, const Tile& tile, Point<float> at, int j, Spots& spots) {
   Cell<float> cell;
@@ -128,9 +123,8 @@ __device__ __forceinline__ unsigned look(const Problem<float>& z, const Tile& ti
   const unsigned x = unsigned(cell.x - tile.left), y = unsigned(cell.y - tile.top);
   spots.across[j] = cell.across, spots.down[j] = cell.down, spots.x[j] = at.x - float(tile.left);
   spots.bin[j] = (x < COLUMNS - 1) & (y < ROWS) & (cell.inside != 0u) ? int(y * ROW_BINS + (x / 2 & (x | ~1u))) : BINS;
-  const int C = z.G * D, row = z.W * C, first = tile.first(z, D) + (INTERIOR ? 15 : 0);
-  const int position = (INTERIOR || cell.y >= 0 ? cell.y : 0) * row + ((INTERIOR || cell.x >= 0 ? cell.x : 0) * C + first);
-  return INTERIOR ? unsigned(position) : unsigned(position) | cell.inside;
+  const int pixel = (INTERIOR || cell.y >= 0 ? cell.y : 0) * z.W + (INTERIOR || cell.x >= 0 ? cell.x : 0);
+  return unsigned(pixel * (z.G * D) + tile.first(z, D)) | (cell.inside ^ 15u);
 }
 
 // From a cell's first pixel inside to its corner c, pixels being `step` apart; to some pixel inside for a corner outside.
@@ -139,14 +133,16 @@ __device__ __forceinline__ unsigned to_corner(const Problem<float>& z, unsigned 
   return (c % 2 ? right : 0u) + (c / 2 ? below : 0u);
 }
 
-// Quarters of the corners of a cell, of which `word` has the position and, in its last four bits, the corners inside.
+// Quarters of the corners of a cell, of which `word` has the position and, in its last four bits, the corners outside. `value`: of
+// the lane's quarter.
 template <bool INTERIOR, typename T, int D>
-__device__ __forceinline__ void load_cell(const Problem<float>& z, const T* value, int part, unsigned word, Quarter<D> (&corners)[4]) {
+__device__ __forceinline__ void load_cell(const Problem<float>& z, const T* value, unsigned word, Quarter<D> (&corners)[4]) {
   const Pixels<const T, true> pixels(value, z.W, z.G * D);
-  const unsigned channel = unsigned(part * (D / 4)), inside = INTERIOR ? 15u : word & 15u, position = word + (channel - inside);
+  const unsigned inside = ~word & 15u;
 #pragma unroll
   for (int c = 0; c < 4; ++c)
-    corners[c] = load_quarter<D>(INTERIOR ? pixels.at(int(position), c) : value + (position + to_corner(z, unsigned(z.G * D), inside, c)));
+    corners[c] = load_quarter<D>(INTERIOR ? pixels.at(int(word), c)
+                                          : value + ((word & ~15u) + to_corner(z, unsigned(z.G * D), inside, c)));
 }
 
 // The product with zeros: NaN where a number is not finite.
@@ -167,6 +163,7 @@ __device__ __forceinline__ void look_and_multiply(const Problem<float>& z, const
                                                   const Quarter<D> (&gradient)[2], const T* value, Spots& spots,
                                                   Products& products) {
   unsigned own[OWN_POINTS];
+  const T* const quarters = given(value + owner.part * (D / 4));
 #pragma unroll
   for (int j = 0; j < OWN_POINTS; ++j) {
     own[j] = look<INTERIOR, D>(z, tile, at[j], j, spots);
@@ -182,7 +179,7 @@ __device__ __forceinline__ void look_and_multiply(const Problem<float>& z, const
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       Quarter<D> corners[4];
-      load_cell<INTERIOR, T, D>(z, value, owner.part, *words[half], corners);
+      load_cell<INTERIOR, T, D>(z, quarters, *words[half], corners);
 #pragma unroll
       for (int i = 0; i < D / 8; i += 2) {
         const Matrices a{{units[0].of[i], units[1].of[i], units[0].of[i + 1], units[1].of[i + 1]}};
@@ -203,17 +200,20 @@ __device__ __forceinline__ void look_and_multiply(const Problem<float>& z, const
 #pragma unroll
     for (int i = 0; i < 4; ++i) sums[0][c][i] = sums[1][c][i] = 0.0f;
   }
-#pragma unroll 1
-  for (int unit = 0; unit < 8; unit += 32 / D) {  // not all at once, which would need more registers than there are
+  constexpr int TURN = 32 / D;  // units at once: all would need more registers than there are
+  const auto turn = [&](int unit) {
 #pragma unroll
-    for (int i = 0; i < 32 / D; ++i) multiply(halves(owner.row, unit + i), owner.row == unit + i);
-  }
+    for (int i = 0; i < TURN; ++i) multiply(halves(owner.row, unit + i), owner.row == unit + i);
+  };
+  turn(0);
+#pragma unroll 1
+  for (int unit = TURN; unit < 8; unit += TURN) turn(unit);
 #pragma unroll
   for (int c = 0; c < 4; ++c) {
 #pragma unroll
     for (int j = 0; j < OWN_POINTS; ++j) {
       if (j < 4) products[j].of[c] = sums[j / 2][c][j];
-      if (!INTERIOR && !(own[j] >> c & 1u)) products[j].of[c] = nothing_of(owner.of_unit(j, gradient), T{});
+      if (!INTERIOR && own[j] >> c & 1u) products[j].of[c] = nothing_of(owner.of_unit(j, gradient), T{});
     }
   }
 }
@@ -255,10 +255,10 @@ __device__ __forceinline__ void add_far(const Problem<float>& z, const Owner& ow
     const bool counts = owner.row < 4 || second != from;
     if (owner.row >= 4) from = second;
     const Owner whose(from);
-    const unsigned word = words[whose.index(j)][whose.unit(j)], inside = word & 15u;
+    const unsigned word = words[whose.index(j)][whose.unit(j)], inside = ~word & 15u;
     const Corners<float> share = shares(__shfl_sync(ALL, across, from), __shfl_sync(ALL, down, from), __shfl_sync(ALL, weight, from));
     const float mine = c == 0 ? share.of[0] : c == 1 ? share.of[1] : c == 2 ? share.of[2] : share.of[3];
-    const unsigned pixel = z.by_G((word - inside - unsigned(first)) / D), step = unsigned(sums.step);
+    const unsigned pixel = z.by_G(((word & ~15u) - unsigned(first)) / D), step = unsigned(sums.step);
     float* const to = sums.of + (pixel * step + unsigned(owner.part * (D / 4)) + to_corner(z, step, inside, c));
 #pragma unroll
     for (int i = 0; i < D / 8; i += 2) {
@@ -297,7 +297,7 @@ __device__ __forceinline__ void multiply(const Problem<float>& z, const Tile& ti
   Quarter<D> gradient[2];
   Point<float> start[2], at[OWN_POINTS];
   float weight[OWN_POINTS];
-  Pair<T> move[OWN_POINTS];
+  Point<float> move[OWN_POINTS];
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     const Place place{tile.n, tile.p + row.number, tile.q + row.present(owner.row + 8 * i), tile.g};
@@ -308,7 +308,7 @@ __device__ __forceinline__ void multiply(const Problem<float>& z, const Tile& ti
 #pragma unroll
   for (int j = 0; j < OWN_POINTS; ++j) {
     if (j % 2 == 0) point[j / 2] = owner.of_unit(j, unit) * POINTS + unsigned(owner.number(j));
-    move[j] = (reinterpret_cast<const Pair<T>*>(offset) + point[j / 2])[j % 2];
+    move[j] = load_offset(offset + 2 * point[j / 2] + 2 * (j % 2));
     weight[j] = read((mask + point[j / 2])[j % 2]);
   }
   weigh(z, owner, weight);
@@ -316,7 +316,7 @@ __device__ __forceinline__ void multiply(const Problem<float>& z, const Tile& ti
 #pragma unroll
   for (int j = 0; j < OWN_POINTS; ++j) {
     const int k = owner.number(j), column = k * 11 >> 5;  // k / 3
-    at[j] = location(z, owner.of_unit(j, start), column, k - 3 * column, read(move[j].x), read(move[j].y));
+    at[j] = location(z, owner.of_unit(j, start), column, k - 3 * column, move[j].x, move[j].y);
     interior &= is_interior(z, at[j]);
   }
   Spots spots;
@@ -392,10 +392,10 @@ __device__ __forceinline__ void place_bins(int lane, Memory<T>& memory) {
 
 // The words that tensor cores hand out: the numbers' first halves and what is left of them.
 template <typename T>
-__device__ __forceinline__ Sorted split(const Unsorted& point) {
+__device__ __forceinline__ Sorted split(const Unsorted& point, unsigned unit) {
   const float x = first_half(point.x, T{}), rest = point.x - x, more = first_half(rest, T{});
   const float top = first_half(point.top, T{}), bottom = first_half(point.bottom, T{});
-  return {{two(more, x, T{}), two(1.0f, rest - more, T{}), two(point.top - top, top, T{}),
+  return {{two(more, x, T{}), unit << 16 | two(0.0f, rest - more, T{}), two(point.top - top, top, T{}),
            two(point.bottom - bottom, bottom, T{})}};
 }
 
@@ -409,11 +409,10 @@ __device__ __forceinline__ void sort(Memory<T>& memory) {
 #pragma unroll
   for (int i = 0; i < EACH; ++i) {
     const unsigned place = memory.begin[(mine[i].place >> 16) + 1] + (mine[i].place & 0xffffu);
-    memory.sorted[place] = split<T>(mine[i]);
-    memory.unit[place] = (unsigned char)(i / POINTS * THREADS + threadIdx.x);
+    memory.sorted[place] = split<T>(mine[i], unsigned(i / POINTS * THREADS) + threadIdx.x);
   }
   // A step may reach beyond the last point; what it reads there counts for nothing, but its units must be some.
-  if (threadIdx.x < STEP) memory.unit[POINTS * TILE + threadIdx.x] = 0;
+  if (threadIdx.x < STEP) memory.sorted[POINTS * TILE + threadIdx.x] = Sorted{};
 }
 
 // grad_output of the tile's units, channels 16 `half` and on; zeros where they are not finite: those units have only far points.
@@ -439,16 +438,21 @@ __device__ __forceinline__ void stage_gradients(const Problem<float>& z, const T
 
 // ---- add up --------------------------------------------------------------------------------------------------------------
 
+// What a lane's pixel takes of a word of points: of rows 0 to 7, all of x, less its column; of the others, one of the weights.
+struct Picks {
+  unsigned top, bottom;
+  Product column;
+};
+
 // The shares of a lane's pixel, of two words of eight points, in two halves; `word`: of point `row` of the eight. The product has, in
-// rows 0 to 7, how far two points are from the pixel, and in the others their weights for it, by what `picks` picks.
+// rows 0 to 7, how far two points are from the pixel, which is at `column`, and in the others their weights for it, as picked.
 template <typename T>
-__device__ __forceinline__ void share_out(const unsigned (&picks)[2], unsigned word, unsigned& high, unsigned& low) {
-  float found[4] = {};
-  multiply_add(found, picks[0], picks[1], word, T{});
+__device__ __forceinline__ void share_out(const Picks& picks, unsigned word, unsigned& high, unsigned& low) {
+  const Product found = multiplied(picks.top, picks.bottom, word, picks.column, T{});
   float share[2], first[2];
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    share[i] = __saturatef(1.0f - fabsf(found[i])) * found[2 + i];
+    share[i] = __saturatef(1.0f - fabsf(found.of[i])) * found.of[2 + i];
     first[i] = first_half(share[i], T{});
   }
   high = two(first[1], first[0], T{});
@@ -458,16 +462,16 @@ __device__ __forceinline__ void share_out(const unsigned (&picks)[2], unsigned w
 // sums += what sixteen points from `from` on give, as far as they come before `end`: rows 0 to 7 by the first halves of the shares, the
 // others by the rest.
 template <typename T>
-__device__ __forceinline__ void step(const Memory<T>& memory, const Owner& owner, const unsigned (&picks)[2], const uint4* gradients,
+__device__ __forceinline__ void step(const Memory<T>& memory, const Owner& owner, const Picks& picks, const uint4* gradients,
                                      unsigned from, unsigned end, int lane, float (&sums)[2][4]) {
   Matrices shares;
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    const bool counts = int(from) + owner.row < int(end) - 8 * i;
+    const bool counts = int(from) < int(end) - (owner.row + 8 * i);
     const unsigned word = counts ? memory.sorted[from + 8 * i + owner.row].of[owner.part] : 0u;
     share_out<T>(picks, word, shares.of[2 * i], shares.of[2 * i + 1]);
   }
-  const Matrices b = load_matrices<true>(gradients + memory.unit[from + lane % STEP]);
+  const Matrices b = load_matrices<true>(gradients + memory.sorted[from + lane % STEP].unit());
 #pragma unroll
   for (int i = 0; i < 2; ++i) multiply_add(sums[i], shares, b.of[2 * i], b.of[2 * i + 1], T{});
 }
@@ -480,19 +484,22 @@ __device__ __forceinline__ void add_up(const Problem<float>& z, const Tile& tile
   const Owner owner(lane);
   const int column = STRIP * strip + owner.row % STRIP, below = owner.row / STRIP;
   const int x = tile.left + column;
-  const bool in_columns = unsigned(x) < unsigned(z.W);
+  const unsigned height = unsigned(x) < unsigned(z.W) ? unsigned(z.H) : 0u;  // of the lane's column of the image, if it is in there
   const unsigned one = two(1.0f, 1.0f, T{});
-  const unsigned picks[] = {owner.part == 0 ? one : owner.part == 1 ? two(float(-column), 1.0f, T{}) : 0u,
-                            owner.part == 2 + below ? one : 0u};
+  // The column by a product, too: its four numbers would be moved together at each step, were they known.
+  const Product negative = multiplied(owner.part == 0 ? two(0.0f, float(-column), T{}) : 0u, 0u, one, Product{}, T{});
+  const Picks picks{owner.part == 0 ? one : owner.part == 1 ? two(0.0f, 1.0f, T{}) : 0u, owner.part == 2 + below ? one : 0u,
+                    negative};
   const uint4* const gradients = memory.gradients[lane / STEP];
   // The bins of a strip begin with the last of the strip before. Those of a first strip begin in the row before, and those of a last
   // strip end in the next row, with points too far across to have a share. A lane knows a row's.
   const unsigned* const bins = memory.begin + (lane < ROWS ? lane : 0) * ROW_BINS + 2 * strip;
   const unsigned begin = bins[0], end = lane < ROWS ? bins[3] : begin;
-  const int first = ((tile.top + below) * z.W + x) * sums.step + 16 * half + 4 * owner.part;
+  const int top = tile.top + below, line = z.W * sums.step;
+  float* const to = given(sums.of + ((top * z.W + x) * sums.step + 16 * half + 4 * owner.part));
 #pragma unroll 1
   for (unsigned rows = __ballot_sync(ALL, begin < end); rows; rows &= rows - 1u) {  // that have points
-    const int row = __ffs(int(rows)) - 1, y = tile.top + below + row;
+    const int row = __ffs(int(rows)) - 1;
     const unsigned last = __shfl_sync(ALL, end, row);
     unsigned from = __shfl_sync(ALL, begin, row);
     float of[2][4] = {};  // sums of two channels each
@@ -500,7 +507,7 @@ __device__ __forceinline__ void add_up(const Problem<float>& z, const Tile& tile
     do step(memory, owner, picks, gradients, from, last, lane, of);
     while ((from += STEP) < last);
     const Channels<float> four{{of[0][0] + of[0][2], of[0][1] + of[0][3], of[1][0] + of[1][2], of[1][1] + of[1][3]}};
-    if (in_columns & (unsigned(y) < unsigned(z.H))) add(sums.of + unsigned(first + row * (z.W * sums.step)), four, 1.0f);
+    if (FULL || unsigned(top + row) < height) add(to + row * line, four, 1.0f);
   }
 }
 
@@ -512,7 +519,9 @@ __device__ __forceinline__ void by_products(const Problem<float>& z, const Tile&
                                             T* grad_offset, T* grad_mask) {
   __shared__ Memory<T> memory;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  for (int i = threadIdx.x; i < BINS + 3; i += THREADS) memory.begin[i] = 0u;
+#pragma unroll
+  for (int i = 0; i < BINS + 3; i += THREADS)
+    if (i + int(threadIdx.x) < BINS + 3) memory.begin[i + threadIdx.x] = 0u;
   if (threadIdx.x == 0) memory.finite = true;
   __syncthreads();
 #pragma unroll 1

@@ -77,12 +77,12 @@ __device__ __forceinline__ void turn_over(const Problem<float>& z, const Ring& r
                                           float* sums, T* grad_value) {
   constexpr int EACH = 8, PARTS = D / EACH, TURN = 4;  // numbers of a thread, 16 bytes of gradients; at a time
   const int pixels = z.H * z.W, left = pixels - first, count = (left < ring.slice ? left : ring.slice) * PARTS;
-  const int n = int(z.by_G(unsigned(before))), pixel = threadIdx.x / PARTS, part = threadIdx.x % PARTS * EACH;
-  const int step = THREADS / PARTS * z.G * D;
-  T* to = grad_value + unsigned(((n * pixels + first + pixel) * z.G + before - n * z.G) * D + part);
-  float* from = sums + unsigned(first * D + threadIdx.x * EACH);
+  const int n = int(z.by_G(unsigned(before))), C = z.G * D, part = threadIdx.x % PARTS * EACH;
+  const unsigned begin = unsigned((n * pixels + first) * C + (before - n * z.G) * D + part);
 #pragma unroll 1
-  for (int i = threadIdx.x; i < count; i += TURN * THREADS, to += TURN * step, from += TURN * THREADS * EACH) {
+  for (int i = threadIdx.x; i < count; i += TURN * THREADS) {
+    T* const to = grad_value + (begin + unsigned(i / PARTS * C));
+    float* const from = sums + unsigned(first * D + i * EACH);
     Channels<float> of[TURN][2];
 #pragma unroll
     for (int j = 0; j < TURN; ++j)
@@ -95,7 +95,7 @@ __device__ __forceinline__ void turn_over(const Problem<float>& z, const Ring& r
         Channels<T> all;
 #pragma unroll
         for (int k = 0; k < EACH; ++k) all.of[k] = of[j][k / 4].of[k % 4];
-        *reinterpret_cast<uint4*>(to + j * step) = pack(all);
+        *reinterpret_cast<uint4*>(to + unsigned(j * (THREADS / PARTS) * C)) = pack(all);
       }
       uint4* const here = reinterpret_cast<uint4*>(from + j * THREADS * EACH);
       if (clear) here[0] = here[1] = uint4{0u, 0u, 0u, 0u};
@@ -111,20 +111,19 @@ __device__ __forceinline__ void in_sheets(const Problem<float>& z, const Ring& r
   __syncthreads();
   const int across = int(z.by_across.divisor), down = int(z.by_down.divisor), ticket = int(drawn);
   const int row = int(z.by_across(drawn)), turn = int(z.by_down(unsigned(row)));
-  const auto place = [&](int sheet) {
-    const int in_ring = sheet - int(ring.by_length(unsigned(sheet)) * ring.by_length.divisor);
-    return ring.sums + unsigned(in_ring) * (unsigned long long)(z.H * z.W * D);
-  };
-  const int before = turn - int(ring.by_length.divisor), sheet = turn - AHEAD;
+  const int length = int(ring.by_length.divisor), before = turn - length, sheet = turn - AHEAD;
+  const int place = turn - int(ring.by_length(unsigned(turn))) * length, behind = place - AHEAD;
+  const auto sums_at = [&](int place) { return ring.sums + (long long)place * (z.H * z.W * D); };
   const bool round = FULL || before >= 0, clear = FULL || turn < ring.sheets;
   if (round) wait_for(ring.added(before), unsigned(across * down));
   if (round || clear)
-    turn_over<T, D>(z, ring, (ticket - turn * across * down) * ring.slice, round, clear, before, place(turn), grad_value);
+    turn_over<T, D>(z, ring, (ticket - turn * across * down) * ring.slice, round, clear, before, sums_at(place), grad_value);
   if (clear) count_up(ring.clear(turn));
   if (!FULL && (sheet < 0 || sheet >= ring.sheets)) return;
   wait_for(ring.clear(sheet), unsigned(across * down));
   const int n = int(z.by_G(unsigned(sheet)));
-  add(Tile(z, n, (row - turn * down) * SIDE, (ticket - row * across) * SIDE, sheet - n * z.G), Sheet<float>{place(sheet), D});
+  add(Tile(z, n, (row - turn * down) * SIDE, (ticket - row * across) * SIDE, sheet - n * z.G),
+      Sheet<float>{sums_at(behind < 0 ? behind + length : behind), D});
   count_up(ring.added(sheet));
 }
 

@@ -73,24 +73,31 @@ __device__ __forceinline__ void multiply_add(float (&sum)[4], const Matrices& a,
 #endif
 }
 
-// The same for half as many columns of a, 16 x 8, top and bottom, and b of 8 x 8.
-__device__ __forceinline__ void multiply_add(float (&sum)[4], unsigned top, unsigned bottom, unsigned b, BFloat16) {
+// a b + c for half as many columns of a, 16 x 8, top and bottom, and b of 8 x 8.
+struct Product {
+  float of[4];
+};
+__device__ __forceinline__ Product multiplied(unsigned top, unsigned bottom, unsigned b, const Product& c, BFloat16) {
+  Product sum = c;
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-  asm("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
-      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-      : "r"(top), "r"(bottom), "r"(b));
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%7, %8, %9, %10};"
+      : "=f"(sum.of[0]), "=f"(sum.of[1]), "=f"(sum.of[2]), "=f"(sum.of[3])
+      : "r"(top), "r"(bottom), "r"(b), "f"(c.of[0]), "f"(c.of[1]), "f"(c.of[2]), "f"(c.of[3]));
 #elif !defined(__CUDACC__)
-  cpu_multiply_add<BFloat16>(sum, {top, bottom, 0u, 0u}, b, 0u);
+  cpu_multiply_add<BFloat16>(sum.of, {top, bottom, 0u, 0u}, b, 0u);
 #endif
+  return sum;
 }
-__device__ __forceinline__ void multiply_add(float (&sum)[4], unsigned top, unsigned bottom, unsigned b, Half) {
+__device__ __forceinline__ Product multiplied(unsigned top, unsigned bottom, unsigned b, const Product& c, Half) {
+  Product sum = c;
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-  asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
-      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-      : "r"(top), "r"(bottom), "r"(b));
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%7, %8, %9, %10};"
+      : "=f"(sum.of[0]), "=f"(sum.of[1]), "=f"(sum.of[2]), "=f"(sum.of[3])
+      : "r"(top), "r"(bottom), "r"(b), "f"(c.of[0]), "f"(c.of[1]), "f"(c.of[2]), "f"(c.of[3]));
 #elif !defined(__CUDACC__)
-  cpu_multiply_add<Half>(sum, {top, bottom, 0u, 0u}, b, 0u);
+  cpu_multiply_add<Half>(sum.of, {top, bottom, 0u, 0u}, b, 0u);
 #endif
+  return sum;
 }
 
 // ---- a float as two numbers of 16 bits -----------------------------------------------------------------------------------

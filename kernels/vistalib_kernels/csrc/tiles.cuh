@@ -96,14 +96,13 @@ template <typename T>
 __device__ __forceinline__ void enter(const Problem<float>& z, const Tile& tile, int local, const T* offset, const T* mask,
                                       Notes& notes) {
   const long long unit = tile.unit(z, local);
-  const Pair<T>* const moves = reinterpret_cast<const Pair<T>*>(offset) + unit * POINTS;
   float weight[POINTS];
   weigh(z, mask + unit * POINTS, weight);
   const Point<float> start = start_of(z, Place{tile.n, tile.p + local / SIDE, tile.q + local % SIDE, tile.g});
 #pragma unroll
   for (int k = 0; k < POINTS; ++k) {
-    const Pair<T> move = moves[k];
-    const Cell<float> cell = cell_of(z, location(z, start, k / 3, k % 3, read(move.x), read(move.y)));
+    const Point<float> move = load_offset(offset + 2 * (unit * POINTS + k));
+    const Cell<float> cell = cell_of(z, location(z, start, k / 3, k % 3, move.x, move.y));
     const int pixel = (cell.y < 0 ? 0 : cell.y) * z.W + (cell.x < 0 ? 0 : cell.x);
     const int column = cell.x - tile.left, row = cell.y - tile.top, number = k * TILE + local;
     const bool near = (unsigned(column) < COLUMNS - 1) & (unsigned(row) < ROWS);  // the cell's right pixels are in the window, too
@@ -289,7 +288,9 @@ __device__ __forceinline__ void by_lists(const Problem<float>& z, const Tile& ti
   __shared__ Notes notes;
   alignas(16) __shared__ T staged[WARPS][team::UNITS * 3 * POINTS];
   const int warp = threadIdx.x / 32;
-  for (int i = threadIdx.x; i < ROWS * COLUMNS; i += THREADS) notes.first[i] = NONE;
+  static_assert(ROWS * COLUMNS % THREADS == 0);
+#pragma unroll
+  for (int i = 0; i < ROWS * COLUMNS; i += THREADS) notes.first[i + threadIdx.x] = NONE;
   __syncthreads();
   for (int local = threadIdx.x; local < TILE; local += THREADS)
     if (FULL || tile.has(z, local)) enter(z, tile, local, offset, mask, notes);
