@@ -32,6 +32,8 @@ namespace dcnv3 {
 // and, but for the last, the cells whose right pixels are in the next strip.
 constexpr int STRIP = 4, STRIPS = COLUMNS / STRIP, ROW_BINS = 2 * STRIPS - 1, BINS = ROWS * ROW_BINS;
 constexpr int STEP = 16;       // points of a product
+constexpr unsigned BIN = 4u << 16;  // of a place: above 16 digits for the place in its bin, the bin's bytes in an array of words
+constexpr int UNIT = 6;             // the byte at which a sorted point has its unit
 constexpr int OWN_POINTS = 5;  // of a lane: two of each of two units, and the centre of one
 static_assert(SIDE == 16 && STRIPS == 2 * WARPS && ROWS <= 32 && TILE == 2 * THREADS);
 
@@ -44,8 +46,6 @@ struct alignas(16) Unsorted {
 // A point as tensor cores hand it out, two numbers of 16 bits a word: x in three; its unit, no number; the two weights in two each.
 struct alignas(16) Sorted {
   unsigned of[4];
-
-  __device__ __forceinline__ unsigned unit() const { return reinterpret_cast<const unsigned short*>(of)[3]; }
 };
 
 template <typename T>
@@ -258,8 +258,8 @@ __device__ __forceinline__ void add_far(const Problem<float>& z, const Owner& ow
     const unsigned word = words[whose.index(j)][whose.unit(j)], inside = ~word & 15u;
     const Corners<float> share = shares(__shfl_sync(ALL, across, from), __shfl_sync(ALL, down, from), __shfl_sync(ALL, weight, from));
     const float mine = c == 0 ? share.of[0] : c == 1 ? share.of[1] : c == 2 ? share.of[2] : share.of[3];
-    const unsigned pixel = z.by_G(((word & ~15u) - unsigned(first)) / D), step = unsigned(sums.step);
-    float* const to = sums.of + (pixel * step + unsigned(owner.part * (D / 4)) + to_corner(z, step, inside, c));
+    const unsigned pixel = z.by_G(((word & ~15u) - unsigned(first)) / D);
+    float* const to = sums.of + (pixel * D + unsigned(owner.part * (D / 4)) + to_corner(z, D, inside, c));
 #pragma unroll
     for (int i = 0; i < D / 8; i += 2) {
       unsigned both[2][2];  // of both units of the lane that has the point, since it cannot know which is asked for
@@ -278,7 +278,7 @@ __device__ __forceinline__ void add_far(const Problem<float>& z, const Owner& ow
 // Leaves point k of a unit for `sort`; what is in no bin, in one behind all others.
 template <typename T>
 __device__ __forceinline__ void note(Memory<T>& memory, int k, int local, int bin, Unsorted point) {
-  point.place = unsigned(bin) * 65536u + atomicAdd(&memory.begin[bin + 1], 1u);
+  point.place = unsigned(bin) * BIN + atomicAdd(&memory.begin[bin + 1], 1u);
   memory.unsorted[local][k] = point;
 }
 
@@ -390,13 +390,22 @@ __device__ __forceinline__ void place_bins(int lane, Memory<T>& memory) {
   }
 }
 
+// A number that fits into 16 bits, with a unit above it.
+__device__ __forceinline__ unsigned with_unit(unsigned unit, float number, BFloat16) { return as_bits(number) >> 16 | unit << 16; }
+__device__ __forceinline__ unsigned with_unit(unsigned unit, float number, Half) { return two(0.0f, number, Half{}) | unit << 16; }
+
 // The words that tensor cores hand out: the numbers' first halves and what is left of them.
 template <typename T>
 __device__ __forceinline__ Sorted split(const Unsorted& point, unsigned unit) {
   const float x = first_half(point.x, T{}), rest = point.x - x, more = first_half(rest, T{});
   const float top = first_half(point.top, T{}), bottom = first_half(point.bottom, T{});
-  return {{two(more, x, T{}), unit << 16 | two(0.0f, rest - more, T{}), two(point.top - top, top, T{}),
+  return {{two(more, x, T{}), with_unit(unit, rest - more, T{}), two(point.top - top, top, T{}),
            two(point.bottom - bottom, bottom, T{})}};
+}
+
+template <typename T>
+__device__ __forceinline__ unsigned begin_of(const Memory<T>& memory, unsigned place) {
+  return *reinterpret_cast<const unsigned*>(reinterpret_cast<const char*>(memory.begin + 1) + (place >> 16));
 }
 
 template <typename T>
@@ -408,7 +417,7 @@ __device__ __forceinline__ void sort(Memory<T>& memory) {
   __syncthreads();
 #pragma unroll
   for (int i = 0; i < EACH; ++i) {
-    const unsigned place = memory.begin[(mine[i].place >> 16) + 1] + (mine[i].place & 0xffffu);
+    const unsigned place = begin_of(memory, mine[i].place) + mine[i].place % (1u << 16);
     memory.sorted[place] = split<T>(mine[i], unsigned(i / POINTS * THREADS) + threadIdx.x);
   }
   // A step may reach beyond the last point; what it reads there counts for nothing, but its units must be some.
@@ -459,55 +468,69 @@ __device__ __forceinline__ void share_out(const Picks& picks, unsigned word, uns
   low = two(share[1] - first[1], share[0] - first[0], T{});
 }
 
-// sums += what sixteen points from `from` on give, as far as they come before `end`: rows 0 to 7 by the first halves of the shares, the
-// others by the rest.
+// sums += what sixteen points from byte `from` of the sorted ones on give, as far as they come before byte `end`: rows 0 to 7 by the
+// first halves of the shares, the others by the rest.
 template <typename T>
 __device__ __forceinline__ void step(const Memory<T>& memory, const Owner& owner, const Picks& picks, const uint4* gradients,
-                                     unsigned from, unsigned end, int lane, float (&sums)[2][4]) {
+                                     int from, int end, int lane, float (&sums)[2][4]) {
+  constexpr int SIZE = sizeof(Sorted);
+  const char* const points = reinterpret_cast<const char*>(memory.sorted) + from;
   Matrices shares;
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    const bool counts = int(from) < int(end) - (owner.row + 8 * i);
-    const unsigned word = counts ? memory.sorted[from + 8 * i + owner.row].of[owner.part] : 0u;
+    const int point = (owner.row + 8 * i) * SIZE;
+    const unsigned word = from < end - point ? *reinterpret_cast<const unsigned*>(points + (point + 4 * owner.part)) : 0u;
     share_out<T>(picks, word, shares.of[2 * i], shares.of[2 * i + 1]);
   }
-  const Matrices b = load_matrices<true>(gradients + memory.sorted[from + lane % STEP].unit());
+  const unsigned unit = *reinterpret_cast<const unsigned short*>(points + (lane % STEP * SIZE + UNIT));
+  const Matrices b = load_matrices<true>(gradients + unit);
 #pragma unroll
   for (int i = 0; i < 2; ++i) multiply_add(sums[i], shares, b.of[2 * i], b.of[2 * i + 1], T{});
 }
+
+template <bool VALUE>
+struct Choice {
+  static constexpr bool value = VALUE;
+};
 
 // What the points of a strip's cells give to their pixels, channels 16 `half` and on. Lanes of rows 0 to 3 have the four pixels of a
 // row, the others those below.
 template <typename T, int D>
 __device__ __forceinline__ void add_up(const Problem<float>& z, const Tile& tile, int strip, int half, int lane,
-                                       const Memory<T>& memory, const Sheet<float>& sums) {
+                                       const Memory<T>& memory, float* sums) {
   const Owner owner(lane);
-  const int column = STRIP * strip + owner.row % STRIP, below = owner.row / STRIP;
-  const int x = tile.left + column;
-  const unsigned height = unsigned(x) < unsigned(z.W) ? unsigned(z.H) : 0u;  // of the lane's column of the image, if it is in there
+  const int column = STRIP * strip + owner.row % STRIP, x = tile.left + column, y = tile.top + owner.row / STRIP;
   const unsigned one = two(1.0f, 1.0f, T{});
   // The column by a product, too: its four numbers would be moved together at each step, were they known.
   const Product negative = multiplied(owner.part == 0 ? two(0.0f, float(-column), T{}) : 0u, 0u, one, Product{}, T{});
-  const Picks picks{owner.part == 0 ? one : owner.part == 1 ? two(0.0f, 1.0f, T{}) : 0u, owner.part == 2 + below ? one : 0u,
-                    negative};
+  const Picks picks{owner.part == 0 ? one : owner.part == 1 ? two(0.0f, 1.0f, T{}) : 0u,
+                    owner.part == 2 + owner.row / STRIP ? one : 0u, negative};
   const uint4* const gradients = memory.gradients[lane / STEP];
   // The bins of a strip begin with the last of the strip before. Those of a first strip begin in the row before, and those of a last
   // strip end in the next row, with points too far across to have a share. A lane knows a row's.
   const unsigned* const bins = memory.begin + (lane < ROWS ? lane : 0) * ROW_BINS + 2 * strip;
-  const unsigned begin = bins[0], end = lane < ROWS ? bins[3] : begin;
-  const int top = tile.top + below, line = z.W * sums.step;
-  float* const to = given(sums.of + ((top * z.W + x) * sums.step + 16 * half + 4 * owner.part));
+  const int begin = int(bins[0] * sizeof(Sorted)), end = lane < ROWS ? int(bins[3] * sizeof(Sorted)) : begin;
+  const unsigned all = __ballot_sync(ALL, begin < end);  // the rows that have points
+  const int line = z.W * D;
+  float* const to = given(sums + ((y * z.W + x) * D + 16 * half + 4 * owner.part));
+  const auto add_rows = [&](auto inside) {
 #pragma unroll 1
-  for (unsigned rows = __ballot_sync(ALL, begin < end); rows; rows &= rows - 1u) {  // that have points
-    const int row = __ffs(int(rows)) - 1;
-    const unsigned last = __shfl_sync(ALL, end, row);
-    unsigned from = __shfl_sync(ALL, begin, row);
-    float of[2][4] = {};  // sums of two channels each
+    for (unsigned rows = all; rows; rows &= rows - 1u) {
+      const int row = __ffs(int(rows)) - 1, last = __shfl_sync(ALL, end, row);
+      int from = __shfl_sync(ALL, begin, row);
+      float of[2][4] = {};  // sums of two channels each
 #pragma unroll 1
-    do step(memory, owner, picks, gradients, from, last, lane, of);
-    while ((from += STEP) < last);
-    const Channels<float> four{{of[0][0] + of[0][2], of[0][1] + of[0][3], of[1][0] + of[1][2], of[1][1] + of[1][3]}};
-    if (FULL || unsigned(top + row) < height) add(to + row * line, four, 1.0f);
+      do step(memory, owner, picks, gradients, from, last, lane, of);
+      while ((from += STEP * int(sizeof(Sorted))) < last);
+      const Channels<float> four{{of[0][0] + of[0][2], of[0][1] + of[0][3], of[1][0] + of[1][2], of[1][1] + of[1][3]}};
+      if (inside.value || ((unsigned(x) < unsigned(z.W)) & (unsigned(y + row) < unsigned(z.H)))) add(to + row * line, four, 1.0f);
+    }
+  };
+  const int first_row = y + __ffs(int(all)) - 1, last_row = y + 31 - __clz(int(all));
+  if (__all_sync(ALL, (unsigned(x) < unsigned(z.W)) & (first_row >= 0) & (last_row < z.H))) {
+    add_rows(Choice<true>{});
+  } else if (!FULL) {
+    add_rows(Choice<false>{});
   }
 }
 
@@ -545,7 +568,7 @@ __device__ __forceinline__ void by_products(const Problem<float>& z, const Tile&
     // Each warp a strip in the middle, where most points lie, and one at a side.
 #pragma unroll 1
     for (int side = 0; side < 2; ++side)
-      add_up<T, D>(z, tile, side ? warp % 2 + warp / 2 * 6 : 2 + warp, half, lane, memory, sums);
+      add_up<T, D>(z, tile, side ? warp % 2 + warp / 2 * 6 : 2 + warp, half, lane, memory, sums.of);
   }
 }
 
