@@ -1,10 +1,16 @@
 // The CUDA kernels run on a CPU, thread by thread, as they are: `dcnv3_cuda.cu` is included below and compiled by an ordinary
 // compiler. A block's threads are coroutines; a shuffle or a vote suspends each lane of a warp until all have come, and it is an
 // error if they come to different ones, or if some have returned. A warp runs until it ends or waits for the block; warps take
-// turns in an order that changes from block to block, so that what depends on it shows. Blocks follow each other.
+// turns in an order that changes from block to block, so that what depends on it shows. Blocks follow each other, or several
+// processes take one after the other (`at_once`), where all memory is shared between processes.
 #include <csetjmp>
+#include <sched.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
 #include <ucontext.h>
+#include <unistd.h>
 
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -105,12 +111,29 @@ static void run_block(unsigned count) {
 
 }  // namespace warp
 
-static uint64_t launches = 0;
+static unsigned processes = 1;
+extern "C" void at_once(unsigned count) { processes = count; }
+
 static void launch(unsigned blocks, unsigned threads, std::function<void()> kernel) {
-  ++launches;
   gridDim.x = blocks;
   warp::body = std::move(kernel);
-  for (blockIdx.x = 0; blockIdx.x < blocks; ++blockIdx.x) warp::run_block(threads);
+  if (processes == 1) {
+    for (blockIdx.x = 0; blockIdx.x < blocks; ++blockIdx.x) warp::run_block(threads);
+    return;
+  }
+  void* const page = mmap(nullptr, sizeof(unsigned), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  std::atomic_ref<unsigned> next(*static_cast<unsigned*>(page));
+  for (unsigned i = 0; i < processes; ++i) {
+    if (fork() != 0) continue;
+    alarm(300);  // nobody waits for ever
+    while ((blockIdx.x = next++) < blocks) warp::run_block(threads);
+    _exit(0);
+  }
+  for (unsigned i = 0; i < processes; ++i) {
+    int status = 0;
+    if (wait(&status) < 0 || status != 0) warp::fail("a process that ran blocks has failed");
+  }
+  munmap(page, sizeof(unsigned));
 }
 #define DCNV3_LAUNCH(kernel, blocks, stream, ...) launch(unsigned(blocks), THREADS, [=] { (kernel)(__VA_ARGS__); })
 #define DCNV3_ANSWER() nullptr
@@ -125,6 +148,7 @@ static void launch(unsigned blocks, unsigned threads, std::function<void()> kern
 #define __ballot_sync(lanes, x) ballot_of(warp::meet("ballot " TEXT(__LINE__), (x) ? 1 : 0))
 #define __shfl_sync(lanes, x, from) from_lane(x, unsigned(from), "from")
 #define __shfl_xor_sync(lanes, x, step) from_lane(x, warp::lane ^ unsigned(step), step == 1 ? "xor 1" : step == 2 ? "xor 2" : "xor")
+#define __shfl_down_sync(lanes, x, step) from_lane(x, warp::lane + unsigned(step) < warp::LANES ? warp::lane + unsigned(step) : warp::lane, "down")
 #define __shfl_up_sync(lanes, x, step) from_lane(x, warp::lane < unsigned(step) ? warp::lane : warp::lane - unsigned(step), "up")
 
 static bool all_of(const uint64_t* brought) {
@@ -192,9 +216,19 @@ static void cpu_multiply_add(float (&sum)[4], const unsigned (&a)[4], unsigned b
 
 template <typename T>
 static T atomicAdd(T* to, T x) {
-  const T before = *to;
-  *to += x;
+  const T before = std::atomic_ref<T>(*to).fetch_add(x);
+  static unsigned rested = ~0u;
+  if (processes > 1 && blockIdx.x != rested) {  // once a block, some rest, so that other processes overtake them
+    rested = blockIdx.x;
+    if (unsigned(before) % 3 == 0) usleep(100000);
+  }
   return before;
+}
+static void cpu_wait_for(const unsigned* counter, unsigned count) {
+  while (std::atomic_ref<unsigned>(*const_cast<unsigned*>(counter)) < count) {
+    if (processes == 1) warp::fail("waits for a block that has not begun");
+    sched_yield();
+  }
 }
 static unsigned atomicExch(unsigned* at, unsigned x) {
   const unsigned before = *at;
@@ -206,6 +240,7 @@ static void atomicMax(unsigned long long* to, unsigned long long x) {
 }
 static float __saturatef(float x) { return x > 0.0f ? x < 1.0f ? x : 1.0f : 0.0f; }
 static int __ffs(int x) { return __builtin_ffs(x); }
+static int __clz(int x) { return x == 0 ? 32 : __builtin_clz(unsigned(x)); }
 static int __clzll(long long x) { return __builtin_clzll((unsigned long long)x); }
 static long long __double2ll_rn(double x) { return std::llrint(x); }
 static long long __double_as_longlong(double x) {
@@ -216,6 +251,7 @@ static long long __double_as_longlong(double x) {
 using std::exp2;
 using std::isfinite;
 
+#define DCNV3_IN_FLIGHT 4
 #include "dcnv3_cuda.cu"
 
 // ---- for ctypes ----------------------------------------------------------------------------------------------------------
@@ -236,10 +272,17 @@ extern "C" void forward(int kind, const long long* sizes, double scale, const vo
 }
 
 extern "C" void backward(int kind, const long long* sizes, double scale, const void* grad_output, const void* value,
-                         const void* offset, const void* mask, void* sums, double* largest, int in_tiles, int tensor_cores, void* grad_value,
-                         void* grad_offset, void* grad_mask) {
+                         const void* offset, const void* mask, void* sums, double* largest, unsigned* counters, int in_tiles,
+                         int tensor_cores, void* grad_value, void* grad_offset, void* grad_mask) {
   dcnv3::cuda_backward(dcnv3::Kind(kind), settings_of(sizes, scale), grad_output, value, offset, mask, sums, largest,
-                       in_tiles != 0, tensor_cores != 0, grad_value, grad_offset, grad_mask, nullptr);
+                       counters, in_tiles != 0, tensor_cores != 0, grad_value, grad_offset, grad_mask, nullptr);
+}
+
+// How many sums and counters a backward takes whose sums lie in a ring; false where they do not.
+extern "C" int sheets(int kind, const long long* sizes, double scale, int in_tiles, long long* sums, long long* counters) {
+  const dcnv3::Sheets sheets = dcnv3::cuda_sheets(dcnv3::Kind(kind), settings_of(sizes, scale), in_tiles != 0);
+  *sums = sheets.sums(), *counters = sheets.counters();
+  return sheets.count > 0;
 }
 
 // 0 where the backward is not done in tiles.
@@ -301,11 +344,13 @@ extern "C" int launch_named(const char* name, unsigned blocks, void** arguments)
       TRY(dcnv3::finish<T, unsigned long long>)
 #define TRY_TILES(T) TRY(dcnv3::backward_in_tiles<T, 16>) TRY(dcnv3::backward_in_tiles<T, 32>)
 #define TRY_WINDOW(T) TRY(dcnv3::forward_in_window<T, 1>) TRY(dcnv3::forward_in_window<T, 2>)
-#define TRY_PRODUCTS(T) TRY(dcnv3::backward_by_products<T, 16>) TRY(dcnv3::backward_by_products<T, 32>)
-#define TRY_ALL(T) TRY_NARROW(T, 8) TRY_NARROW(T, 16) TRY_NARROW(T, 32) TRY_TILES(T) TRY_ANY(T, float)
-  TRY_ALL(float)
-  TRY_ALL(dcnv3::Half) TRY_WINDOW(dcnv3::Half) TRY_PRODUCTS(dcnv3::Half)
-  TRY_ALL(dcnv3::BFloat16) TRY_WINDOW(dcnv3::BFloat16) TRY_PRODUCTS(dcnv3::BFloat16)
+#define TRY_SHEETS(T)                                                              \
+  TRY(dcnv3::backward_by_products<T, 16>) TRY(dcnv3::backward_by_products<T, 32>) \
+  TRY(dcnv3::backward_by_lists<T, 16>) TRY(dcnv3::backward_by_lists<T, 32>)
+#define TRY_ALL(T) TRY_NARROW(T, 8) TRY_NARROW(T, 16) TRY_NARROW(T, 32) TRY_ANY(T, float)
+  TRY_ALL(float) TRY_TILES(float)
+  TRY_ALL(dcnv3::Half) TRY_WINDOW(dcnv3::Half) TRY_SHEETS(dcnv3::Half)
+  TRY_ALL(dcnv3::BFloat16) TRY_WINDOW(dcnv3::BFloat16) TRY_SHEETS(dcnv3::BFloat16)
   TRY_ANY(double, double)
   return 0;
 }

@@ -85,8 +85,12 @@ def by_cuda_on_a_cpu(
     in_tiles: bool = True,
     in_window: bool = False,
     tensor_cores: bool = True,
+    processes: int = 1,
 ) -> tuple[Tensor, ...]:
-    """By the CUDA kernels, launched as the extension does; results lie in memory that was poisoned and is guarded."""
+    """By the CUDA kernels, launched as the extension does; results lie in memory that was poisoned and is guarded.
+
+    Several processes take blocks one after the other, so that blocks run at the same time, in an order that nobody knows.
+    """
     emulator, kind = cuda_on_a_cpu(), KINDS.index(inputs.value.dtype)
     sizes, scale = _sizes(inputs, mask_is_logits)
     value, offset, mask, grad_output = (guarded(tensor) for tensor in (*inputs.tensors, inputs.grad_output))
@@ -95,14 +99,22 @@ def by_cuda_on_a_cpu(
     )
     sums = torch.zeros_like(value, dtype=torch.int64 if deterministic else torch.promote_types(value.dtype, torch.float32))
     sums = grad_value.zero_() if sums.dtype == value.dtype else guarded(sums)
+    how_many, counters = (ctypes.c_longlong(), ctypes.c_longlong()), None
+    if not deterministic and emulator.sheets(kind, sizes, scale, int(in_tiles), *map(ctypes.byref, how_many)):
+        sums, counters = guarded(torch.full((how_many[0].value,), torch.nan)), guarded(torch.zeros(how_many[1].value).int())
     largest = torch.zeros(2, dtype=torch.float64) if deterministic else None
+    emulator.at_once(processes)
+    for tensor in (value, offset, mask, grad_output, output, grad_value, grad_offset, grad_mask, sums, counters):
+        if processes > 1 and tensor is not None:
+            tensor.untyped_storage().share_memory_()
     if output.numel():
         emulator.forward(kind, sizes, scale, *map(_address, (value, offset, mask)), int(in_window), _address(output))
-        given = map(_address, (grad_output, value, offset, mask, sums, largest))
+        given = map(_address, (grad_output, value, offset, mask, sums, largest, counters))
         how = int(in_tiles), int(tensor_cores)
         emulator.backward(kind, sizes, scale, *given, *how, *map(_address, (grad_value, grad_offset, grad_mask)))
-    for tensor in (output, grad_value, grad_offset, grad_mask, sums):
-        assert_unharmed(tensor)
+    for tensor in (output, grad_value, grad_offset, grad_mask, sums, counters):
+        if tensor is not None:
+            assert_unharmed(tensor)
     return output, grad_value, grad_offset, grad_mask
 
 
@@ -159,6 +171,8 @@ def by_nvrtc_on_a_cpu(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nvrtc, "_launch", launch)
+        patch.setattr(nvrtc, "IN_FLIGHT", 4)  # as in cuda_on_a_cpu.cpp
+        emulator.at_once(1)
         settings = {**inputs.settings, "mask_is_logits": mask_is_logits}
         how = {"deterministic": deterministic, "in_tiles": in_tiles, "tensor_cores": tensor_cores}
         gradients = nvrtc.backward(inputs.grad_output, *inputs.tensors, **settings, **how)

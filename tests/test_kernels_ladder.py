@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections import Counter
+from bisect import bisect_left
 
 import pytest
 from helpers import ROOT
@@ -81,12 +81,14 @@ def test_products_of_tensor_cores_are_counted_by_their_size() -> None:
 def test_a_strip_has_the_points_that_touch_its_pixels(offsets: str) -> None:
     strips = ladder.sorted_by_strip(Offsets(offsets), tiles=1)
     *_, cell, near = ladder.cells(Offsets(offsets), scale=2.0, tiles=1)
-    touching: Counter[tuple[int, int]] = Counter()
-    for x, y in cell[near].tolist():
-        touching.update((y, strip) for strip in {x // 4, (x + 1) // 4})
-    assert strips.far == 256 * 9 - len(cell[near])
-    assert strips.rows == len(touching)
-    assert strips.steps == sum(-(-points // 16) for points in touching.values())
+    bins = sorted(15 * y + x // 4 + (x + 1) // 4 for x, y in cell[near].tolist())  # of the sorted points
+    begin = [[bisect_left(bins, 15 * y + 2 * strip - 1) for strip in range(8)] for y in range(28)] + [[len(bins)] * 8]
+    end = [[bisect_left(bins, 15 * y + 2 * strip + 2) for strip in range(8)] for y in range(28)]
+    full = [(y, strip) for y in range(28) for strip in range(8) if begin[y][strip] < end[y][strip]]
+    plain = {(y, strip) for y, strip in full if begin[y + 1][strip] - end[y][strip] >= 15}
+    steps = {(y, strip): -(-(end[y][strip] - begin[y][strip]) // 16) for y, strip in full}
+    assert (strips.rows, strips.plain_rows, strips.far) == (len(full), len(plain), 256 * 9 - len(bins))
+    assert (strips.steps, strips.plain_steps) == (sum(steps.values()), sum(steps[key] for key in plain))
 
 
 def test_the_turns_of_a_window_are_counted_by_their_farthest_point() -> None:

@@ -42,6 +42,7 @@ SHAPES = [
     pytest.param({"dilation": (2, 1), "padding": (2, 1)}, id="dilated"),
     pytest.param({"offset_scale": 0.5, "spread": 0.0}, id="many-points-in-a-cell"),
     pytest.param({"group_channels": 32}, id="D32"),
+    pytest.param({"height": 24, "width": 24, "groups": 9}, id="more-sheets-than-a-ring-has-places"),
 ]
 
 
@@ -81,6 +82,13 @@ def test_without_tensor_cores_sixteen_bit_gradients_are_rounded_once(
 ) -> None:
     inputs = inputs_of(shape, dtype)
     assert_rounded_once(cuda(inputs, tensor_cores=False), inputs, 1e-7)  # measured 6e-9
+
+
+@pytest.mark.parametrize("tensor_cores", [True, False], ids=["products", "lists"])
+def test_blocks_that_run_at_the_same_time_wait_for_each_other(tensor_cores: bool) -> None:
+    inputs = inputs_of({"height": 24, "width": 24, "groups": 9}, torch.float16)  # of which a ring has 4
+    for _ in range(3):
+        assert_rounded_once(by_cuda_on_a_cpu(inputs, tensor_cores=tensor_cores, processes=12), inputs, 1e-7)
 
 
 def test_without_tiles_the_gradients_are_the_same(cuda: Run) -> None:

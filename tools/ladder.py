@@ -216,9 +216,10 @@ class Strips:
     """What the last phase of a tile of products.cuh does, on average over many."""
 
     units: int
-    bins: int
     rows: float  # of all strips, with at least one point
     steps: float  # of sixteen points and fewer
+    plain_rows: float  # of these, such that no step reaches the next row's points of the strip
+    plain_steps: float
     far: float  # points that are not sorted
 
 
@@ -229,10 +230,17 @@ def sorted_by_strip(offsets: Offsets, scale: float = 2.0, tiles: int = 64) -> St
     bins = 2 * columns // strip - 1
     row = torch.arange(tiles)[:, None, None] * rows + cell[..., 1]
     numbers = row * bins + cell[..., 0] // strip + (cell[..., 0] + 1) // strip
-    lengths = torch.bincount(numbers[near], minlength=tiles * rows * bins).view(tiles, rows, bins)
-    points = F.pad(lengths, (1, 1)).unfold(-1, 3, 2).sum(-1)  # of a strip: its own bin and those it shares
-    sums = ((points > 0).sum(), (points / 16).ceil().sum(), (~near).sum())
-    return Strips(side**2, rows * bins, *(float(total) / tiles for total in sums))
+    lengths = torch.bincount(numbers[near], minlength=tiles * rows * bins).view(tiles, rows * bins)
+    before = F.pad(lengths.cumsum(1), (2, 2))  # one bin more on either side, empty
+    before[:, -2:] = before[:, -3:-2]
+    # A strip: its own bin and those beside it, at either end of a row another row's.
+    strips = torch.arange(rows)[:, None] * bins + torch.arange((bins + 1) // 2) * 2
+    begin, end = before[:, strips], before[:, strips + 3]
+    following = torch.cat((begin[:, 1:], before[:, -1:, None].expand(-1, 1, begin.shape[2])), 1)
+    full, steps = end > begin, ((end - begin) / 16).ceil()
+    plain = full & (following - end >= 15)
+    sums = (full.sum(), steps.sum(), plain.sum(), steps[plain].sum(), (~near).sum())
+    return Strips(side**2, *(float(total) / tiles for total in sums))
 
 
 # ---- turns of a window ---------------------------------------------------------------------------------------------------
@@ -418,28 +426,32 @@ def without_sheets(
 
 
 def cost_of_lists(code: Sequence[str], loops: Sequence[Loop], lists: Lists) -> Cost:
-    """Of the backward in tiles: its loops clear the lists (one at a time, then four), enter, multiply, and collect."""
+    """Of the backward by lists: its loops enter, multiply, and collect."""
     warps = THREADS // 32
-    units, cells = lists.units / warps, lists.cells / THREADS
+    units = lists.units / warps
     collect = [lists.strips, lists.rows / warps / lists.strips, lists.turns / lists.rows]
-    cost = cost_of(code, loops, [cells % 4, cells // 4, units / 32, units / TEAMS, *collect], units)
+    cost = cost_of(code, loops, [units / 32, units / TEAMS, *collect], units)
     return replace(cost, atomic_bytes=(lists.pixels + 4 * lists.far) * D * 4 / lists.units)
 
 
 def cost_of_products(code: Sequence[str], loops: Sequence[Loop], skips: Sequence[Loop], strips: Strips) -> Cost:
     """Of the backward by tensor cores.
 
-    Its loops turn a slice of a sheet over, if it does (512 numbers of a thread are a slice), clear the bins (one at a time, then
-    four), go through rows of units, four units of them, two strips, their rows that have points, and steps of sixteen of these.
-    One warp of four places the bins.
+    Its loops turn a slice of a sheet over, where it does, once; go through rows of units, four of their units where the image
+    ends and four inside, two strips, their plain rows that have points, and steps of sixteen of these, the other rows, and their
+    steps. Rows of units where the image ends are compiled, but not counted. One warp of four places the bins.
     """
-    warps, units, clear = THREADS // 32, strips.units / (THREADS // 32), strips.bins / THREADS
-    trips = [clear % 4, clear // 4, units / 16, 4, 2, strips.rows / warps / 2, strips.steps / strips.rows]
+    warps, units = THREADS // 32, strips.units / (THREADS // 32)
+    plain, asking = strips.plain_rows, strips.rows - strips.plain_rows
+    trips = [units / 16, 4, 4, 2, plain / warps / 2, strips.plain_steps / plain]
+    trips += [asking / warps / 2, (strips.steps - strips.plain_steps) / asking]
     sheets = len(loops) > len(trips)
     trips = [1.0] * sheets + trips
-    rows = loops[-5]
-    placing = next(skip for skip in skips if skip[0] > rows[0] and "SHFL" in str(code[slice(*skip)]) and skip[1] < loops[-3][0])
-    cost = cost_of(code, [*loops, placing], [*trips, 1 / warps], units)
+    rows = loops[-8]
+    of_rows = [skip for skip in skips if rows[0] < skip[0] and skip[1] < rows[1]]
+    border = next(skip for skip in of_rows if any("HMMA" in line for line in code[slice(*skip)]))
+    placing = next(skip for skip in skips if skip[0] > rows[1] and any("SHFL" in line for line in code[slice(*skip)]))
+    cost = cost_of(code, [*loops, border, placing], [*trips, 0, 1 / warps], units)
     ring = 2 * D * 4 if sheets else 0
     return replace(cost, atomic_bytes=(8 * strips.rows + 4 * strips.far) * D * 4 / strips.units, ring_bytes=ring)
 

@@ -20,9 +20,10 @@ from torch import Tensor
 from vistalib_kernels.build import COMMAND, SOURCES, BuildFailed, find_nvcc, folder
 
 THREADS, WARPS, STRIDING_BLOCKS = 128, 4, 4096  # as in dcnv3_cuda.cu
-HEADERS = ("dcnv3.h", "made.cuh", "any.cuh", "tiles.cuh", "tensor.cuh", "products.cuh", "window.cuh")
+HEADERS = ("dcnv3.h", "made.cuh", "any.cuh", "tiles.cuh", "sheets.cuh", "tensor.cuh", "products.cuh", "window.cuh")
 WIDTHS = (8, 16, 32)  # channels of a group that have kernels of their own
 SIDE, REACH = 16, 3  # of a tile; of a kernel that it suits
+AHEAD, IN_FLIGHT = 2, 512  # of a ring of sums, as in sheets.cuh
 NAMES = {torch.float32: "float", torch.float64: "double", torch.float16: "dcnv3::Half", torch.bfloat16: "dcnv3::BFloat16"}
 _lock = Lock()
 
@@ -51,12 +52,12 @@ def forward(
     in_window: bool = False,
 ) -> Tensor:
     """As `extension.forward`."""
-    value, offset, mask = value.contiguous(), offset.contiguous(), mask.contiguous()
+    value, offset, mask = map(_ready, (value, offset, mask))
     output = value.new_empty((*offset.shape[:3], value.shape[3]))
     if output.numel() == 0:
         return output
     z = _problem(value, offset, groups, (kernel_size, stride, padding, dilation), offset_scale, mask_is_logits)
-    name, width = NAMES[value.dtype], _width(value, z, (value, offset, mask, output))
+    name, width = NAMES[value.dtype], _width(value, z)
     if width and (windows := _windows(z, value) if in_window else 0):
         kernel = f"dcnv3::forward_in_window<{name}, {int(offset_scale)}>"
         _launch(kernel, windows, value, z, value, offset, mask, output)
@@ -86,15 +87,22 @@ def backward(
     tensor_cores: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `extension.backward`."""
-    grad_output, value, offset, mask = (tensor.contiguous() for tensor in (grad_output, value, offset, mask))
+    grad_output, value, offset, mask = map(_ready, (grad_output, value, offset, mask))
     grad_offset, grad_mask = torch.empty_like(offset), torch.empty_like(mask)
+    if grad_output.numel() == 0:
+        return torch.zeros_like(value), grad_offset, grad_mask
+    z = _problem(value, offset, groups, (kernel_size, stride, padding, dilation), offset_scale, mask_is_logits)
+    width = 0 if deterministic else _width(value, z)
+    tiles = _tiles(z) if width and in_tiles else 0
+    name = NAMES[value.dtype]
+    if tiles and value.element_size() == 2:
+        grad_value, (ring, blocks, *_memory) = torch.empty_like(value), _ring(z, tiles, value)  # kept until the launch
+        kernel = f"dcnv3::backward_by_{'products' if tensor_cores else 'lists'}<{name}, {width}>"
+        _launch(kernel, blocks, value, z, ring, grad_output, value, offset, mask, grad_value, grad_offset, grad_mask)
+        return grad_value, grad_offset, grad_mask
     real = torch.promote_types(value.dtype, torch.float32)
     sums = torch.zeros_like(value, dtype=torch.int64 if deterministic else real)
-    grad_value = sums if sums.dtype == value.dtype else torch.empty_like(value)
-    if grad_output.numel() == 0:
-        return grad_value.zero_(), grad_offset, grad_mask
-    z = _problem(value, offset, groups, (kernel_size, stride, padding, dilation), offset_scale, mask_is_logits)
-    name, results = NAMES[value.dtype], (sums, grad_offset, grad_mask)
+    grad_value, results = sums if sums.dtype == value.dtype else torch.empty_like(value), (sums, grad_offset, grad_mask)
     store = "unsigned long long" if deterministic else "double" if real is torch.float64 else "float"
     sizes = value.new_zeros(2, dtype=torch.float64) if deterministic else None
     if sizes is not None:
@@ -102,11 +110,8 @@ def backward(
         for tensor, size in measured:
             count = tensor.numel()
             _launch(f"dcnv3::largest<{name}>", _striding(count), value, tensor, ctypes.c_longlong(count), size)
-    width = 0 if deterministic else _width(value, z, (grad_output, value, offset, mask, *results))
     if width:
-        tiles = _tiles(z) if in_tiles else 0
-        by = "_by_products" if tensor_cores and value.element_size() == 2 else "_in_tiles"
-        kernel = f"dcnv3::backward{by if tiles else ''}<{name}, {width}>"
+        kernel = f"dcnv3::backward{'_in_tiles' if tiles else ''}<{name}, {width}>"
         blocks = tiles or _blocks(z.units, _units_of_block(value, width))
         _launch(kernel, blocks, value, z, grad_output, value, offset, mask, *results)
     else:
@@ -127,6 +132,27 @@ class _Divider(ctypes.Structure):
 def _divider(by: int) -> _Divider:
     shift = (by - 1).bit_length()
     return _Divider(1, 0, 0) if by <= 1 else _Divider(by, ((1 << 31 + shift) + by - 1) // by, shift - 1)
+
+
+class _Ring(ctypes.Structure):
+    _fields_ = (
+        ("sums", ctypes.c_void_p),
+        ("counters", ctypes.c_void_p),
+        ("sheets", ctypes.c_int),
+        ("slice", ctypes.c_int),
+        ("by_length", _Divider),
+    )
+
+
+def _ring(z: Any, tiles: int, value: Tensor) -> tuple[_Ring, int, Tensor, Tensor]:
+    """The ring of a backward's sums, its blocks, and its memory; `cuda_sheets` of dcnv3_cuda.cu."""
+    sheets, pixels = value.shape[0] * z.G, z.H * z.W
+    of_sheet = tiles // sheets
+    length = AHEAD + 1 + _blocks(IN_FLIGHT, of_sheet)
+    sums = value.new_empty(min(sheets, length) * pixels * z.D, dtype=torch.float32)
+    counters = value.new_zeros(1 + 2 * sheets, dtype=torch.int32)
+    ring = _Ring(sums.data_ptr(), counters.data_ptr(), sheets, _blocks(pixels, of_sheet), _divider(length))
+    return ring, (sheets + length) * of_sheet, sums, counters
 
 
 @cache
@@ -153,10 +179,16 @@ def _problem(value: Tensor, offset: Tensor, groups: int, pairs: Sequence[Sequenc
     )  # fmt: skip
 
 
-def _width(value: Tensor, z: Any, tensors: Sequence[Tensor]) -> int:
-    """D where a kernel was made for it and these tensors, else 0."""
+def _ready(tensor: Tensor) -> Tensor:
+    """The tensor in one piece that begins at a multiple of 16 bytes: PyTorch's memory does, a view need not."""
+    tensor = tensor.contiguous()
+    return tensor if tensor.data_ptr() % 16 == 0 else tensor.clone()
+
+
+def _width(value: Tensor, z: Any) -> int:
+    """D where a kernel was made for it, else 0."""
     made = (z.KH, z.KW) == (3, 3) and z.D in WIDTHS and value.dtype is not torch.float64 and value.numel() < 2**30
-    return z.D if made and all(tensor.data_ptr() % 16 == 0 for tensor in tensors) else 0
+    return z.D if made else 0
 
 
 def _tiles_of(z: Any) -> int:
@@ -166,7 +198,7 @@ def _tiles_of(z: Any) -> int:
 
 
 def _tiles(z: Any) -> int:
-    """Blocks of `backward_in_tiles`, 0 where it does not suit; `tiles_for` of dcnv3_cuda.cu."""
+    """Tiles of a backward, 0 where they do not suit; `tiles_for` of dcnv3_cuda.cu."""
     fits = (z.SH, z.SW) == (1, 1) and z.D >= 16 and z.scale * max(z.DH, z.DW) <= REACH
     return _tiles_of(z) if fits else 0
 

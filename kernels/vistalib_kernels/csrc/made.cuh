@@ -108,11 +108,12 @@ __device__ __forceinline__ void add(float* to, const Channels<T>& c, float weigh
   }
 }
 
-// The compiler takes this address as given, and does not work it out anew from its parts at each use.
+// The compiler takes this address in device memory as given, and does not work it out anew from its parts at each use.
 template <typename T>
 __device__ __forceinline__ T* given(T* address) {
 #if defined(__CUDA_ARCH__)
   asm volatile("" : "+l"(address));
+  __builtin_assume(__isGlobal(address));
 #endif
   return address;
 }

@@ -33,7 +33,7 @@ namespace dcnv3 {
 constexpr int STRIP = 4, STRIPS = COLUMNS / STRIP, ROW_BINS = 2 * STRIPS - 1, BINS = ROWS * ROW_BINS;
 constexpr int STEP = 16;       // points of a product
 constexpr unsigned BIN = 4u << 16;  // of a place: above 16 digits for the place in its bin, the bin's bytes in an array of words
-constexpr int UNIT = 6;             // the byte at which a sorted point has its unit
+constexpr int SIZE = 16, UNIT = 6;  // bytes of a sorted point, and the one at which it has its unit
 constexpr int OWN_POINTS = 5;  // of a lane: two of each of two units, and the centre of one
 static_assert(SIDE == 16 && STRIPS == 2 * WARPS && ROWS <= 32 && TILE == 2 * THREADS);
 
@@ -44,7 +44,7 @@ struct alignas(16) Unsorted {
 };
 
 // A point as tensor cores hand it out, two numbers of 16 bits a word: x in three; its unit, no number; the two weights in two each.
-struct alignas(16) Sorted {
+struct alignas(SIZE) Sorted {
   unsigned of[4];
 };
 
@@ -133,16 +133,14 @@ __device__ __forceinline__ unsigned to_corner(const Problem<float>& z, unsigned 
   return (c % 2 ? right : 0u) + (c / 2 ? below : 0u);
 }
 
-// Quarters of the corners of a cell, of which `word` has the position and, in its last four bits, the corners outside. `value`: of
-// the lane's quarter.
+// Quarters of the corners of a cell, of which `word` has the position and, in its last four bits, the corners outside. `from`: value
+// from the lane's quarter on, moved by a corner.
 template <bool INTERIOR, typename T, int D>
-__device__ __forceinline__ void load_cell(const Problem<float>& z, const T* value, unsigned word, Quarter<D> (&corners)[4]) {
-  const Pixels<const T, true> pixels(value, z.W, z.G * D);
-  const unsigned inside = ~word & 15u;
+__device__ __forceinline__ void load_cell(const Problem<float>& z, const T* const (&from)[4], unsigned word, Quarter<D> (&corners)[4]) {
 #pragma unroll
   for (int c = 0; c < 4; ++c)
-    corners[c] = load_quarter<D>(INTERIOR ? pixels.at(int(word), c)
-                                          : value + ((word & ~15u) + to_corner(z, unsigned(z.G * D), inside, c)));
+    corners[c] = load_quarter<D>(
+        INTERIOR ? from[c] + word : from[0] + ((word & ~15u) + to_corner(z, unsigned(z.G * D), ~word & 15u, c)));
 }
 
 // The product with zeros: NaN where a number is not finite.
@@ -163,7 +161,9 @@ __device__ __forceinline__ void look_and_multiply(const Problem<float>& z, const
                                                   const Quarter<D> (&gradient)[2], const T* value, Spots& spots,
                                                   Products& products) {
   unsigned own[OWN_POINTS];
-  const T* const quarters = given(value + owner.part * (D / 4));
+  const T* from[4];
+#pragma unroll
+  for (int c = 0; c < 4; ++c) from[c] = given(value + (owner.part * (D / 4) + to_corner(z, unsigned(z.G * D), 15u, c)));
 #pragma unroll
   for (int j = 0; j < OWN_POINTS; ++j) {
     own[j] = look<INTERIOR, D>(z, tile, at[j], j, spots);
@@ -179,7 +179,7 @@ __device__ __forceinline__ void look_and_multiply(const Problem<float>& z, const
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       Quarter<D> corners[4];
-      load_cell<INTERIOR, T, D>(z, quarters, *words[half], corners);
+      load_cell<INTERIOR, T, D>(z, from, *words[half], corners);
 #pragma unroll
       for (int i = 0; i < D / 8; i += 2) {
         const Matrices a{{units[0].of[i], units[1].of[i], units[0].of[i + 1], units[1].of[i + 1]}};
@@ -201,13 +201,11 @@ __device__ __forceinline__ void look_and_multiply(const Problem<float>& z, const
     for (int i = 0; i < 4; ++i) sums[0][c][i] = sums[1][c][i] = 0.0f;
   }
   constexpr int TURN = 32 / D;  // units at once: all would need more registers than there are
-  const auto turn = [&](int unit) {
+#pragma unroll 1
+  for (int unit = 0; unit < 8; unit += TURN) {
 #pragma unroll
     for (int i = 0; i < TURN; ++i) multiply(halves(owner.row, unit + i), owner.row == unit + i);
-  };
-  turn(0);
-#pragma unroll 1
-  for (int unit = TURN; unit < 8; unit += TURN) turn(unit);
+  }
 #pragma unroll
   for (int c = 0; c < 4; ++c) {
 #pragma unroll
@@ -321,7 +319,7 @@ __device__ __forceinline__ void multiply(const Problem<float>& z, const Tile& ti
   }
   Spots spots;
   Products products;
-  if (FULL || __all_sync(ALL, interior)) {
+  if (__all_sync(ALL, interior)) {
     look_and_multiply<true, T, D>(z, tile, owner, at, words, gradient, value, spots, products);
   } else {
     look_and_multiply<false, T, D>(z, tile, owner, at, words, gradient, value, spots, products);
@@ -468,18 +466,18 @@ __device__ __forceinline__ void share_out(const Picks& picks, unsigned word, uns
   low = two(share[1] - first[1], share[0] - first[0], T{});
 }
 
-// sums += what sixteen points from byte `from` of the sorted ones on give, as far as they come before byte `end`: rows 0 to 7 by the
+// sums += what sixteen points from byte `from` of the sorted ones on give, if ASK only those before byte `end`: rows 0 to 7 by the
 // first halves of the shares, the others by the rest.
-template <typename T>
+template <bool ASK, typename T>
 __device__ __forceinline__ void step(const Memory<T>& memory, const Owner& owner, const Picks& picks, const uint4* gradients,
                                      int from, int end, int lane, float (&sums)[2][4]) {
-  constexpr int SIZE = sizeof(Sorted);
   const char* const points = reinterpret_cast<const char*>(memory.sorted) + from;
   Matrices shares;
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     const int point = (owner.row + 8 * i) * SIZE;
-    const unsigned word = from < end - point ? *reinterpret_cast<const unsigned*>(points + (point + 4 * owner.part)) : 0u;
+    const bool counts = !ASK || from < end - point;
+    const unsigned word = counts ? *reinterpret_cast<const unsigned*>(points + (point + 4 * owner.part)) : 0u;
     share_out<T>(picks, word, shares.of[2 * i], shares.of[2 * i + 1]);
   }
   const unsigned unit = *reinterpret_cast<const unsigned short*>(points + (lane % STEP * SIZE + UNIT));
@@ -488,16 +486,12 @@ __device__ __forceinline__ void step(const Memory<T>& memory, const Owner& owner
   for (int i = 0; i < 2; ++i) multiply_add(sums[i], shares, b.of[2 * i], b.of[2 * i + 1], T{});
 }
 
-template <bool VALUE>
-struct Choice {
-  static constexpr bool value = VALUE;
-};
-
-// What the points of a strip's cells give to their pixels, channels 16 `half` and on. Lanes of rows 0 to 3 have the four pixels of a
-// row, the others those below.
-template <typename T, int D>
-__device__ __forceinline__ void add_up(const Problem<float>& z, const Tile& tile, int strip, int half, int lane,
-                                       const Memory<T>& memory, float* sums) {
+// What the points of a strip's cells in some rows, a bit each, give to their pixels, channels 16 `half` and on. Lanes of rows 0 to 3
+// have the four pixels of a row, the others those below. A lane knows where the points of one row begin and end. ASK which points
+// are of the row, and which pixels are in the image.
+template <bool ASK, typename T, int D>
+__device__ __forceinline__ void add_rows(const Problem<float>& z, const Tile& tile, unsigned rows, int begin, int end, int strip,
+                                         int half, int lane, const Memory<T>& memory, float* sums) {
   const Owner owner(lane);
   const int column = STRIP * strip + owner.row % STRIP, x = tile.left + column, y = tile.top + owner.row / STRIP;
   const unsigned one = two(1.0f, 1.0f, T{});
@@ -506,32 +500,37 @@ __device__ __forceinline__ void add_up(const Problem<float>& z, const Tile& tile
   const Picks picks{owner.part == 0 ? one : owner.part == 1 ? two(0.0f, 1.0f, T{}) : 0u,
                     owner.part == 2 + owner.row / STRIP ? one : 0u, negative};
   const uint4* const gradients = memory.gradients[lane / STEP];
-  // The bins of a strip begin with the last of the strip before. Those of a first strip begin in the row before, and those of a last
-  // strip end in the next row, with points too far across to have a share. A lane knows a row's.
-  const unsigned* const bins = memory.begin + (lane < ROWS ? lane : 0) * ROW_BINS + 2 * strip;
-  const int begin = int(bins[0] * sizeof(Sorted)), end = lane < ROWS ? int(bins[3] * sizeof(Sorted)) : begin;
-  const unsigned all = __ballot_sync(ALL, begin < end);  // the rows that have points
   const int line = z.W * D;
   float* const to = given(sums + ((y * z.W + x) * D + 16 * half + 4 * owner.part));
-  const auto add_rows = [&](auto inside) {
 #pragma unroll 1
-    for (unsigned rows = all; rows; rows &= rows - 1u) {
-      const int row = __ffs(int(rows)) - 1, last = __shfl_sync(ALL, end, row);
-      int from = __shfl_sync(ALL, begin, row);
-      float of[2][4] = {};  // sums of two channels each
+  for (; rows; rows &= rows - 1u) {
+    const int row = __ffs(int(rows)) - 1, last = __shfl_sync(ALL, end, row);
+    int from = __shfl_sync(ALL, begin, row);
+    float of[2][4] = {};  // sums of two channels each
 #pragma unroll 1
-      do step(memory, owner, picks, gradients, from, last, lane, of);
-      while ((from += STEP * int(sizeof(Sorted))) < last);
-      const Channels<float> four{{of[0][0] + of[0][2], of[0][1] + of[0][3], of[1][0] + of[1][2], of[1][1] + of[1][3]}};
-      if (inside.value || ((unsigned(x) < unsigned(z.W)) & (unsigned(y + row) < unsigned(z.H)))) add(to + row * line, four, 1.0f);
-    }
-  };
-  const int first_row = y + __ffs(int(all)) - 1, last_row = y + 31 - __clz(int(all));
-  if (__all_sync(ALL, (unsigned(x) < unsigned(z.W)) & (first_row >= 0) & (last_row < z.H))) {
-    add_rows(Choice<true>{});
-  } else if (!FULL) {
-    add_rows(Choice<false>{});
+    do step<ASK>(memory, owner, picks, gradients, from, last, lane, of);
+    while ((from += STEP * SIZE) < last);
+    const Channels<float> four{{of[0][0] + of[0][2], of[0][1] + of[0][3], of[1][0] + of[1][2], of[1][1] + of[1][3]}};
+    if (!ASK || ((unsigned(x) < unsigned(z.W)) & (unsigned(y + row) < unsigned(z.H)))) add(to + row * line, four, 1.0f);
   }
+}
+
+// A strip. Its points in a row are followed by those of later strips, then by those of the next row's first ones: all too far across
+// to have a share here. Only where few of them lie before the next row's points of this strip, a step can reach these.
+template <typename T, int D>
+__device__ __forceinline__ void add_up(const Problem<float>& z, const Tile& tile, int strip, int half, int lane,
+                                       const Memory<T>& memory, float* sums) {
+  // The bins of a strip begin with the last of the strip before. Those of a first strip begin in the row before, and those of a last
+  // strip end in the next row: points without a share, as well.
+  const bool is_row = lane < ROWS;
+  const unsigned* const bins = memory.begin + (is_row ? lane * ROW_BINS + 2 * strip : BINS + 1);
+  const int begin = int(bins[0]) * SIZE, end = is_row ? int(bins[3]) * SIZE : begin, next = __shfl_down_sync(ALL, begin, 1);
+  const int x = tile.left + STRIP * strip, y = tile.top + lane;
+  const bool inside = (x >= 0) & (x + STRIP <= z.W) & (y >= 0) & (y + 1 < z.H);
+  const unsigned rows = __ballot_sync(ALL, begin < end);
+  const unsigned plain = rows & __ballot_sync(ALL, inside & (next - end >= (STEP - 1) * SIZE));
+  add_rows<false, T, D>(z, tile, plain, begin, end, strip, half, lane, memory, sums);
+  add_rows<true, T, D>(z, tile, rows & ~plain, begin, end, strip, half, lane, memory, sums);
 }
 
 // ---- all of it -----------------------------------------------------------------------------------------------------------
