@@ -71,36 +71,41 @@ struct Turn {
   }
 };
 
-// Offsets and masks of a turn. The numbers of a unit lie side by side, those of the next one G units on: lanes take three units
-// at a time, a point each, so that a load touches few lines. Who is beyond the last unit brings that one again.
+// Offsets and masks of a turn. The numbers of a unit lie side by side, those of the next one G units on: lanes take neighbouring
+// points, 32 of the turn's 288 at a time, so that a load touches few lines. Who is beyond the last unit brings that one again.
 template <typename T>
 __device__ __forceinline__ void stage(const Problem<float>& z, const Turn& turn, int lane, const T* offset, const T* mask,
                                       T* staged) {
-  constexpr int STEPS = (ACROSS + 2) / 3;
-  const int point = lane % POINTS, before = smaller(lane / POINTS, 2), first = turn.unit(z, 0) * POINTS + point;
-  Pair<T>* const moves = reinterpret_cast<Pair<T>*>(staged) + point;
-  T* const weights = staged + TURN * 2 * POINTS + point;
-  Pair<T> move[DOWN][STEPS];
-  T weight[DOWN][STEPS];
+  constexpr int STEPS = TURN * POINTS / 32, ROW = ACROSS * POINTS;  // points of a row of units
+  const int step = z.G * POINTS, first = turn.unit(z, 0) * POINTS + lane;
+  int from[STEPS];  // without what is known to the compiler
 #pragma unroll
-  for (int row = 0; row < DOWN; ++row) {
+  for (int i = 0; i < STEPS; ++i) {
+    const int begin = i * 32, local = (begin + lane) * 57 >> 9;         // by POINTS
+    const int row = begin / ROW + (lane >= ROW - begin % ROW ? 1 : 0);  // in most steps, the same for all lanes
+    from[i] = first + local * (step - POINTS) + row * ((z.Q - ACROSS) * step);
+  }
+  if (!FULL && (turn.rows < DOWN || turn.columns < ACROSS)) {
 #pragma unroll
     for (int i = 0; i < STEPS; ++i) {
-      const int column = smaller(3 * i + before, (FULL ? ACROSS : smaller(ACROSS, turn.columns)) - 1);
-      const unsigned from = unsigned(first + ((FULL ? row : smaller(row, turn.rows - 1)) * z.Q + column) * (z.G * POINTS));
-      move[row][i] = reinterpret_cast<const Pair<T>*>(offset)[from];
-      weight[row][i] = mask[from];
+      const int local = (i * 32 + lane) / POINTS, row = smaller(local / ACROSS, turn.rows - 1);
+      const int column = smaller(local % ACROSS, turn.columns - 1);
+      from[i] = first - local * POINTS + (row * z.Q + column) * step;
     }
   }
+  Pair<T>* const moves = reinterpret_cast<Pair<T>*>(staged) + lane;
+  T* const weights = staged + TURN * 2 * POINTS + lane;
+  Pair<T> move[STEPS];
+  T weight[STEPS];
 #pragma unroll
-  for (int row = 0; row < DOWN; ++row) {
-#pragma unroll
-    for (int i = 0; i < STEPS; ++i) {
-      const int to = (row * ACROSS + smaller(3 * i + before, ACROSS - 1)) * POINTS;
-      moves[to] = move[row][i];
-      weights[to] = weight[row][i];
-    }
+  for (int i = 0; i < STEPS; ++i) {
+    move[i] = (reinterpret_cast<const Pair<T>*>(offset) + i * 32)[from[i]];
+    weight[i] = (mask + i * 32)[from[i]];
   }
+#pragma unroll
+  for (int i = 0; i < STEPS; ++i) moves[i * 32] = move[i];
+#pragma unroll
+  for (int i = 0; i < STEPS; ++i) weights[i * 32] = weight[i];
 }
 
 // What a lane knows of its unit.
