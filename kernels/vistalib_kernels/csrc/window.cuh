@@ -31,6 +31,10 @@ constexpr int ACROSS = 8, DOWN = 4, TURN = ACROSS * DOWN;  // units of a turn, o
 constexpr int FARTHEST = 2;                                // pixels that a point may leave its place by
 constexpr int WINDOW_BLOCKS = 3;                           // that share a multiprocessor, with 168 registers a thread
 
+// Numbers of a turn's offsets, and of the masks of a row of units, as they are staged. Lanes read their units' masks by words, of
+// which neighbours share one; with some numbers between two rows, they do not meet in a bank.
+constexpr int OFFSETS = TURN * 2 * POINTS, MASK_ROW = ACROSS * POINTS + 8;
+
 // Words of a unit in a band, and of a row of units. With some between, neither lanes that write a word of their own units nor
 // lanes that read four words of a row's units meet in a bank.
 constexpr int WORDS = 16, UNIT_WORDS = WORDS + 4, ROW_WORDS = ACROSS * UNIT_WORDS + 8, BAND = DOWN * ROW_WORDS;
@@ -43,7 +47,7 @@ struct Seen {                                    // by a tile
   static_assert(ROWS <= COLUMNS && ACROSS + 2 * HALO <= WORDS);
   alignas(16) uint4 value[2][ROWS * COLUMNS];  // channels 0 to 7, 8 to 15
   alignas(16) unsigned band[WARPS][2][BAND];
-  alignas(16) T staged[WARPS][TURN * 3 * POINTS];
+  alignas(16) T staged[WARPS][OFFSETS + DOWN * MASK_ROW];
 };
 
 // ---- weights of twice 16 bits, as a word ---------------------------------------------------------------------------------
@@ -78,23 +82,20 @@ __device__ __forceinline__ void stage(const Problem<float>& z, const Turn& turn,
                                       T* staged) {
   constexpr int STEPS = TURN * POINTS / 32, ROW = ACROSS * POINTS;  // points of a row of units
   const int step = z.G * POINTS, first = turn.unit(z, 0) * POINTS + lane;
-  int from[STEPS];  // without what is known to the compiler
+  const auto local = [&](int i) { return (i * 32 + lane) * 57 >> 9; };  // by POINTS
+  const auto row = [&](int i) { return i * 32 / ROW + (lane >= ROW - i * 32 % ROW ? 1 : 0); };  // mostly the same for all lanes
+  int from[STEPS];
 #pragma unroll
-  for (int i = 0; i < STEPS; ++i) {
-    const int begin = i * 32, local = (begin + lane) * 57 >> 9;         // by POINTS
-    const int row = begin / ROW + (lane >= ROW - begin % ROW ? 1 : 0);  // in most steps, the same for all lanes
-    from[i] = first + local * (step - POINTS) + row * ((z.Q - ACROSS) * step);
-  }
+  for (int i = 0; i < STEPS; ++i) from[i] = first + row(i) * ((z.Q - ACROSS) * step) + local(i) * (step - POINTS);
   if (!FULL && (turn.rows < DOWN || turn.columns < ACROSS)) {
 #pragma unroll
     for (int i = 0; i < STEPS; ++i) {
-      const int local = (i * 32 + lane) / POINTS, row = smaller(local / ACROSS, turn.rows - 1);
-      const int column = smaller(local % ACROSS, turn.columns - 1);
-      from[i] = first - local * POINTS + (row * z.Q + column) * step;
+      const int p = smaller(row(i), turn.rows - 1), q = smaller(local(i) % ACROSS, turn.columns - 1);
+      from[i] = first - local(i) * POINTS + (p * z.Q + q) * step;
     }
   }
   Pair<T>* const moves = reinterpret_cast<Pair<T>*>(staged) + lane;
-  T* const weights = staged + TURN * 2 * POINTS + lane;
+  T* const weights = staged + OFFSETS + lane;
   Pair<T> move[STEPS];
   T weight[STEPS];
 #pragma unroll
@@ -105,7 +106,7 @@ __device__ __forceinline__ void stage(const Problem<float>& z, const Turn& turn,
 #pragma unroll
   for (int i = 0; i < STEPS; ++i) moves[i * 32] = move[i];
 #pragma unroll
-  for (int i = 0; i < STEPS; ++i) weights[i * 32] = weight[i];
+  for (int i = 0; i < STEPS; ++i) weights[i * 32 + row(i) * (MASK_ROW - ROW)] = weight[i];
 }
 
 // What a lane knows of its unit.
@@ -114,6 +115,15 @@ struct Located {
   float farthest = 0.0f;                               // of all these; points that are not numbers passed over, and dropped later
 };
 
+// Two of the four numbers of two words, the first or the second on.
+__device__ __forceinline__ unsigned neighbours(unsigned word, unsigned next, int second) {
+#if defined(__CUDA_ARCH__)
+  return __byte_perm(word, next, second ? 0x5432 : 0x3210);
+#else
+  return second ? word >> 16 | next << 16 : word;
+#endif
+}
+
 // As `location`, whose scale is known here; a product with 1 or 2 needs no rounding.
 template <int SCALE>
 __device__ __forceinline__ float coordinate(float start, int number, float offset) {
@@ -121,12 +131,20 @@ __device__ __forceinline__ float coordinate(float start, int number, float offse
 }
 
 template <typename T, int SCALE>
-__device__ __forceinline__ Located locate(const Problem<float>& z, Point<float> start, const Pair<T>* offset, const T* mask) {
+__device__ __forceinline__ Located locate(const Problem<float>& z, int lane, Point<float> start, const T* staged) {
   Located unit;
+  const unsigned* const words =
+      reinterpret_cast<const unsigned*>(staged + OFFSETS) + (lane / ACROSS * MASK_ROW + lane % ACROSS * POINTS) / 2;
+  T mask[POINTS + 1];  // a unit's first is the first or the second of a word
+#pragma unroll
+  for (int i = 0; i <= POINTS / 2; ++i) {
+    const unsigned pair = neighbours(words[i], i < POINTS / 2 ? words[i + 1] : 0u, lane % 2);
+    mask[2 * i].bits = (unsigned short)(pair & 0xffffu), mask[2 * i + 1].bits = (unsigned short)(pair >> 16);
+  }
   weigh(z, mask, unit.weight);
 #pragma unroll
   for (int k = 0; k < POINTS; ++k) {
-    const Pair<T> move = offset[k];
+    const Pair<T> move = reinterpret_cast<const Pair<T>*>(staged)[lane * POINTS + k];
     unit.across[k] = coordinate<SCALE>(start.x, k / 3, read(move.x)) - (start.x + float(k / 3 * SCALE));
     unit.down[k] = coordinate<SCALE>(start.y, k % 3, read(move.y)) - (start.y + float(k % 3 * SCALE));
     unit.farthest = larger(larger(unit.farthest, fabsf(unit.across[k])), fabsf(unit.down[k]));
@@ -234,7 +252,8 @@ __device__ __forceinline__ void gather_all(const Problem<float>& z, const Turn& 
   for (int first = 0; first < TURN; first += team::UNITS) {
     const int local = first + lane / team::LANES, part = lane % team::LANES, channel = turn.g * 16 + part * team::V;
     const Place at{turn.n, turn.p + local / ACROSS, turn.q + local % ACROSS, turn.g};
-    const Look<T, 16> look(z, at, part, staged + local * 2 * POINTS, staged + TURN * 2 * POINTS + local * POINTS);
+    const Look<T, 16> look(z, at, part, staged + local * 2 * POINTS,
+                           staged + OFFSETS + local / ACROSS * MASK_ROW + local % ACROSS * POINTS);
     const Channels<T> sum = look.interior ? gather<true>(look, value, channel) : gather<false>(look, value, channel);
     if (turn.has(local)) *reinterpret_cast<uint4*>(output + turn.unit(z, local) * 16 + part * team::V) = pack(sum);
   }
@@ -298,8 +317,7 @@ __global__ void __launch_bounds__(THREADS, WINDOW_BLOCKS)
     bool done = false;
     if (TENSOR_CORES) {
       const Point<float> start = start_of(z, Place{tile.n, p + lane / ACROSS, q + lane % ACROSS, tile.g});
-      const Located unit = locate<T, SCALE>(z, start, reinterpret_cast<const Pair<T>*>(staged) + lane * POINTS,
-                                            staged + TURN * 2 * POINTS + lane * POINTS);
+      const Located unit = locate<T, SCALE>(z, lane, start, staged);
       const bool near = FULL ? COUNTED == 1 : __all_sync(ALL, unit.farthest <= 1.0f);
       if (__all_sync(ALL, unit.farthest <= float(FARTHEST))) {
         const int first = down * seen::COLUMNS + across;
