@@ -45,7 +45,7 @@ struct Seen {                                    // by a tile
   static constexpr int ROWS = SIDE + 2 * HALO;   // of the window, and columns
   static constexpr int COLUMNS = 24;             // that are kept, zeros among them
   static_assert(ROWS <= COLUMNS && ACROSS + 2 * HALO <= WORDS);
-  alignas(16) uint4 value[2][ROWS * COLUMNS];  // channels 0 to 7, 8 to 15
+  alignas(16) uint4 value[2][ROWS * COLUMNS];  // even channels, odd channels
   alignas(16) unsigned band[WARPS][2][BAND];
   alignas(16) T staged[WARPS][OFFSETS + DOWN * MASK_ROW];
 };
@@ -167,7 +167,7 @@ struct Tent {
   }
 };
 
-// The sums of a turn: for row j of its units, of channels lane / 4 and lane / 4 + 8, two units each.
+// The sums of a turn: for row j of its units, of channels lane / 4 * 2 and the next, two units each.
 struct Sums {
   float of[DOWN][4];
 };
@@ -187,7 +187,7 @@ template <typename T, int SCALE, int REACH>
 __device__ __forceinline__ Sums multiply(const Located& unit, int lane, int first, const Seen<T, SCALE>& here, unsigned* band) {
   constexpr int SIZE = 2 * (SCALE + REACH) + 1, COLUMNS = Seen<T, SCALE>::COLUMNS, BEFORE = FARTHEST - REACH;
   // A row of a matrix, for each lane. Of the band: unit lane % 8, words lane / 8 * 4 on. Of the pixels: 0, 4, 1, 5, 2, 6, 3, 7 of
-  // eight, whose first and second numbers are those of words 0 to 3 and 4 to 7; channels 0 to 7, then the others, then both of the
+  // eight, whose first and second numbers are those of words 0 to 3 and 4 to 7; even channels, then the others, then both of the
   // next eight pixels.
   const int to = lane / ACROSS * ROW_WORDS + lane % ACROSS * (UNIT_WORDS + 1) + BEFORE, from = lane % 8 * UNIT_WORDS + lane / 8 * 4;
   const uint4* const pixels = here.value[lane / 8 % 2] + first + BEFORE * COLUMNS + lane / 16 * 8 + lane % 8 / 2 + lane % 2 * 4;
@@ -230,16 +230,17 @@ __device__ __forceinline__ Sums multiply(const Located& unit, int lane, int firs
   return sums;
 }
 
+// Eight lanes have the channels of a unit, two each.
 template <typename T>
 __device__ __forceinline__ void write_sums(const Problem<float>& z, const Turn& turn, int lane, const Sums& sums, T* output) {
 #pragma unroll
   for (int j = 0; j < DOWN; ++j) {
-    const unsigned first = transposed(two(sums.of[j][1], sums.of[j][0], T{}));  // of unit lane / 4, two of the first 8 channels
-    const unsigned last = transposed(two(sums.of[j][3], sums.of[j][2], T{}));
-    const int local = j * ACROSS + lane / 4;
-    if (!turn.has(local)) continue;
-    unsigned* const to = reinterpret_cast<unsigned*>(output + turn.unit(z, local) * 16) + lane % 4;
-    to[0] = first, to[4] = last;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int local = j * ACROSS + lane % 4 * 2 + i;
+      if (turn.has(local))
+        reinterpret_cast<unsigned*>(output + turn.unit(z, local) * 16)[lane / 4] = two(sums.of[j][i + 2], sums.of[j][i], T{});
+    }
   }
 }
 
@@ -260,6 +261,15 @@ __device__ __forceinline__ void gather_all(const Problem<float>& z, const Turn& 
 }
 
 // ---- all of it -----------------------------------------------------------------------------------------------------------
+
+// Of the four numbers of two words, the first and the third, or the others.
+__device__ __forceinline__ unsigned every_other(unsigned word, unsigned next, int second) {
+#if defined(__CUDA_ARCH__)
+  return __byte_perm(word, next, second ? 0x7632 : 0x5410);
+#else
+  return second ? word >> 16 | (next & 0xffff0000u) : (word & 0xffffu) | next << 16;
+#endif
+}
 
 // A thread brings 16 bytes of every eighth pixel of every eighth row.
 template <typename T, int SCALE>
@@ -283,8 +293,14 @@ __device__ __forceinline__ void bring(const Problem<float>& z, const Tile& tile,
 #pragma unroll
   for (int i = 0; i < DOWNWARD; ++i) {
 #pragma unroll
-    for (int j = 0; j < RIGHTWARD; ++j)
-      if (row + i * STEP < seen::ROWS) here.value[half][(row + i * STEP) * seen::COLUMNS + column + j * STEP] = pixels[i][j];
+    for (int j = 0; j < RIGHTWARD; ++j) {
+      if (row + i * STEP >= seen::ROWS) continue;
+      const uint4& words = pixels[i][j];
+#pragma unroll
+      for (int second = 0; second < 2; ++second)
+        reinterpret_cast<Pair<unsigned>*>(here.value[second] + (row + i * STEP) * seen::COLUMNS + column + j * STEP)[half] = {
+            every_other(words.x, words.y, second), every_other(words.z, words.w, second)};
+    }
   }
 }
 
