@@ -12,9 +12,10 @@
 // outside the image. A warp takes 8 x 4 units in a turn, and has two bands of each row of units; a lane owns a unit, its softmax
 // and its weights.
 //
-// Phases of a turn: stage offsets and masks; locate and softmax; for each row of the stencil, write its words into a band and
-// multiply; write. Where a point went further, or a sum is not finite (zero times infinity would have spread), the warp gathers,
-// as `forward` does. So does every warp of a GPU before sm_80.
+// Phases of a turn: stage offsets and masks, and see how far they reach; bring the window, once a block, as soon as a turn of one
+// of its warps can use it; locate and softmax; for each row of the stencil, write its words into a band and multiply; write. Where
+// a point went further, or a sum is not finite (zero times infinity would have spread), the warp gathers, as `forward` does. So
+// does every warp of a GPU before sm_80.
 #pragma once
 
 #include "tensor.cuh"
@@ -23,16 +24,17 @@
 namespace dcnv3 {
 
 #if defined(DCNV3_COUNT)
-constexpr int COUNTED = DCNV3_COUNT;  // the reach whose path is compiled
+constexpr int COUNTED = DCNV3_COUNT;  // the reach whose path is compiled, 3 where all gathers
 #else
 constexpr int COUNTED = 0;
 #endif
 constexpr int ACROSS = 8, DOWN = 4, TURN = ACROSS * DOWN;  // units of a turn, one a lane
 constexpr int FARTHEST = 2;                                // pixels that a point may leave its place by
+constexpr bool MULTIPLIES = TENSOR_CORES && COUNTED <= FARTHEST, GATHERS = !FULL || COUNTED > FARTHEST;
 constexpr int WINDOW_BLOCKS = 3;                           // that share a multiprocessor, with 168 registers a thread
 
-// Numbers of a turn's offsets, and of the masks of a row of units, as they are staged. Lanes read their units' masks by words, of
-// which neighbours share one; with some numbers between two rows, they do not meet in a bank.
+// Numbers of a turn's offsets, and of the masks of a row of units, as they are staged. Lanes read the masks of their units by
+// words, of which neighbours share one; with some numbers between two rows, they do not meet in a bank.
 constexpr int OFFSETS = TURN * 2 * POINTS, MASK_ROW = ACROSS * POINTS + 8;
 
 // Words of a unit in a band, and of a row of units. With some between, neither lanes that write a word of their own units nor
@@ -48,6 +50,7 @@ struct Seen {                                    // by a tile
   alignas(16) uint4 value[2][ROWS * COLUMNS];  // even channels, odd channels
   alignas(16) unsigned band[WARPS][2][BAND];
   alignas(16) T staged[WARPS][OFFSETS + DOWN * MASK_ROW];
+  alignas(WARPS) bool near[TILE / TURN];  // turns that can use the window
 };
 
 // ---- weights of twice 16 bits, as a word ---------------------------------------------------------------------------------
@@ -75,11 +78,44 @@ struct Turn {
   }
 };
 
+// Of two numbers each, the larger ones by size, of any sign. Those that are not numbers are passed over.
+template <typename T>
+__device__ __forceinline__ unsigned farther(unsigned a, unsigned b, T) {
+  unsigned both = 0u;
+#pragma unroll
+  for (int shift = 0; shift < 32; shift += 16) {
+    T number;
+    write(number, larger(read(T{(unsigned short)(a >> shift & 0x7fffu)}), read(T{(unsigned short)(b >> shift & 0x7fffu)})));
+    both |= unsigned(number.bits) << shift;
+  }
+  return both;
+}
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 860  // by one instruction
+__device__ __forceinline__ unsigned farther(unsigned a, unsigned b, BFloat16) {
+  asm("max.xorsign.abs.bf16x2 %0, %0, %1;" : "+r"(a) : "r"(b));
+  return a;
+}
+__device__ __forceinline__ unsigned farther(unsigned a, unsigned b, Half) {
+  asm("max.xorsign.abs.f16x2 %0, %0, %1;" : "+r"(a) : "r"(b));
+  return a;
+}
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800  // by two
+__device__ __forceinline__ unsigned farther(unsigned a, unsigned b, BFloat16) {
+  asm("max.bf16x2 %0, %0, %1;" : "+r"(a) : "r"(b & 0x7fff7fffu));
+  return a;
+}
+__device__ __forceinline__ unsigned farther(unsigned a, unsigned b, Half) {
+  asm("max.f16x2 %0, %0, %1;" : "+r"(a) : "r"(b & 0x7fff7fffu));
+  return a;
+}
+#endif
+
 // Offsets and masks of a turn. The numbers of a unit lie side by side, those of the next one G units on: lanes take neighbouring
 // points, 32 of the turn's 288 at a time, so that a load touches few lines. Who is beyond the last unit brings that one again.
+// Returns the largest offset that this lane has seen; points that are not numbers are passed over, and dropped later.
 template <typename T>
-__device__ __forceinline__ void stage(const Problem<float>& z, const Turn& turn, int lane, const T* offset, const T* mask,
-                                      T* staged) {
+__device__ __forceinline__ float stage(const Problem<float>& z, const Turn& turn, int lane, const T* offset, const T* mask,
+                                       T* staged) {
   constexpr int STEPS = TURN * POINTS / 32, ROW = ACROSS * POINTS;  // points of a row of units
   const int step = z.G * POINTS, first = turn.unit(z, 0) * POINTS + lane;
   const auto local = [&](int i) { return (i * 32 + lane) * 57 >> 9; };  // by POINTS
@@ -94,25 +130,25 @@ __device__ __forceinline__ void stage(const Problem<float>& z, const Turn& turn,
       from[i] = first - local(i) * POINTS + (p * z.Q + q) * step;
     }
   }
-  Pair<T>* const moves = reinterpret_cast<Pair<T>*>(staged) + lane;
+  unsigned* const moves = reinterpret_cast<unsigned*>(staged) + lane;
   T* const weights = staged + OFFSETS + lane;
-  Pair<T> move[STEPS];
+  unsigned move[STEPS], farthest = 0u;
   T weight[STEPS];
 #pragma unroll
   for (int i = 0; i < STEPS; ++i) {
-    move[i] = (reinterpret_cast<const Pair<T>*>(offset) + i * 32)[from[i]];
+    move[i] = (reinterpret_cast<const unsigned*>(offset) + i * 32)[from[i]];
     weight[i] = (mask + i * 32)[from[i]];
   }
 #pragma unroll
-  for (int i = 0; i < STEPS; ++i) moves[i * 32] = move[i];
+  for (int i = 0; i < STEPS; ++i) moves[i * 32] = move[i], farthest = farther(farthest, move[i], T{});
 #pragma unroll
   for (int i = 0; i < STEPS; ++i) weights[i * 32 + row(i) * (MASK_ROW - ROW)] = weight[i];
+  return larger(fabsf(read(T{(unsigned short)(farthest & 0xffffu)})), fabsf(read(T{(unsigned short)(farthest >> 16)})));
 }
 
 // What a lane knows of its unit.
 struct Located {
   float weight[POINTS], across[POINTS], down[POINTS];  // moved so far from the point's place in the window
-  float farthest = 0.0f;                               // of all these; points that are not numbers passed over, and dropped later
 };
 
 // Two of the four numbers of two words, the first or the second on.
@@ -147,7 +183,6 @@ __device__ __forceinline__ Located locate(const Problem<float>& z, int lane, Poi
     const Pair<T> move = reinterpret_cast<const Pair<T>*>(staged)[lane * POINTS + k];
     unit.across[k] = coordinate<SCALE>(start.x, k / 3, read(move.x)) - (start.x + float(k / 3 * SCALE));
     unit.down[k] = coordinate<SCALE>(start.y, k % 3, read(move.y)) - (start.y + float(k % 3 * SCALE));
-    unit.farthest = larger(larger(unit.farthest, fabsf(unit.across[k])), fabsf(unit.down[k]));
   }
   return unit;
 }
@@ -238,8 +273,9 @@ __device__ __forceinline__ void write_sums(const Problem<float>& z, const Turn& 
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int local = j * ACROSS + lane % 4 * 2 + i;
-      if (turn.has(local))
-        reinterpret_cast<unsigned*>(output + turn.unit(z, local) * 16)[lane / 4] = two(sums.of[j][i + 2], sums.of[j][i], T{});
+      const unsigned pair = two(sums.of[j][i + 2], sums.of[j][i], T{});
+      unsigned* const to = reinterpret_cast<unsigned*>(output + turn.unit(z, local) * 16) + lane / 4;
+      if (turn.has(local)) *to = pair;
     }
   }
 }
@@ -271,12 +307,13 @@ __device__ __forceinline__ unsigned every_other(unsigned word, unsigned next, in
 #endif
 }
 
-// A thread brings 16 bytes of every eighth pixel of every eighth row.
+// A thread brings 16 bytes of every eighth pixel of every eighth row; a warp clears its bands.
 template <typename T, int SCALE>
-__device__ __forceinline__ void bring(const Problem<float>& z, const Tile& tile, const T* value, Seen<T, SCALE>& here) {
+__device__ __forceinline__ void bring(const Problem<float>& z, const Tile& tile, int warp, int lane, const T* value,
+                                      Seen<T, SCALE>& here) {
   using seen = Seen<T, SCALE>;
   constexpr int STEP = THREADS / 16, DOWNWARD = (seen::ROWS + STEP - 1) / STEP, RIGHTWARD = seen::COLUMNS / STEP;
-  const int row = threadIdx.x % THREADS / 16, column = threadIdx.x % 16 / 2, half = threadIdx.x % 2, C = z.G * 16;
+  const int row = warp * 2 + lane / 16, column = lane % 16 / 2, half = lane % 2, C = z.G * 16;
   const int x = tile.q + z.left - seen::HALO + column, y = tile.p + z.top - seen::HALO + row;
   const int first = ((tile.n * z.H + y) * z.W + x) * C + tile.g * 16 + half * 8;
   uint4 pixels[DOWNWARD][RIGHTWARD];
@@ -302,6 +339,11 @@ __device__ __forceinline__ void bring(const Problem<float>& z, const Tile& tile,
             every_other(words.x, words.y, second), every_other(words.z, words.w, second)};
     }
   }
+#pragma unroll
+  for (int i = 0; i < 2 * WORDS; i += 4) {
+    const int word = lane / ACROSS * ROW_WORDS + lane % ACROSS * UNIT_WORDS + i % WORDS;
+    *reinterpret_cast<uint4*>(here.band[warp][i / WORDS] + word) = uint4{0u, 0u, 0u, 0u};
+  }
 }
 
 template <typename T, int SCALE>
@@ -314,42 +356,45 @@ __global__ void __launch_bounds__(THREADS, WINDOW_BLOCKS)
   const Tile tile = tile_of(z, int(blockIdx.x));
   T* const staged = here.staged[warp];
   unsigned* const band = here.band[warp][0];
-  if (TENSOR_CORES) {
-    bring<T, SCALE>(z, tile, value, here);
-#pragma unroll
-    for (int i = 0; i < 2 * WORDS; i += 4) {
-      const int word = i / WORDS * BAND + lane / ACROSS * ROW_WORDS + lane % ACROSS * UNIT_WORDS + i % WORDS;
-      *reinterpret_cast<uint4*>(band + word) = uint4{0u, 0u, 0u, 0u};
-    }
-    __syncthreads();
-  }
+  bool brought = false;  // the same for all warps, who go through the loop as often
 #pragma unroll 1
   for (int i = warp; i < TILE / TURN; i += WARPS) {
     const int down = i / 2 * DOWN, across = i % 2 * ACROSS, p = tile.p + down, q = tile.q + across;
     const Turn turn{tile.n, p, q, tile.g, z.P - p, z.Q - q};
-    if (!FULL && (turn.rows <= 0 || turn.columns <= 0)) continue;
-    stage(z, turn, lane, offset, mask, staged);
-    __syncwarp();
+    const bool empty = !FULL && (turn.rows <= 0 || turn.columns <= 0);  // then it stages units before it
+    // Points move by their offsets times SCALE; rounding on the way takes none beyond a whole number of pixels.
+    const float farthest = stage(z, turn, lane, offset, mask, staged) * float(SCALE);
+    const bool near = TENSOR_CORES && __all_sync(ALL, farthest <= float(FARTHEST));
+    if (TENSOR_CORES && !brought) {
+      here.near[i] = near && !empty;
+      __syncthreads();
+      brought = *reinterpret_cast<const unsigned*>(here.near + i - warp) != 0u;
+      if (MULTIPLIES && brought) {
+        bring<T, SCALE>(z, tile, i % WARPS, lane, value, here);  // not `warp`: its parts would be worked out before the loop
+        __syncthreads();
+      }
+    } else {
+      __syncwarp();
+    }
+    if (empty) continue;
     bool done = false;
-    if (TENSOR_CORES) {
+    if (MULTIPLIES && near) {
       const Point<float> start = start_of(z, Place{tile.n, p + lane / ACROSS, q + lane % ACROSS, tile.g});
       const Located unit = locate<T, SCALE>(z, lane, start, staged);
-      const bool near = FULL ? COUNTED == 1 : __all_sync(ALL, unit.farthest <= 1.0f);
-      if (__all_sync(ALL, unit.farthest <= float(FARTHEST))) {
-        const int first = down * seen::COLUMNS + across;
-        const Sums sums = near ? multiply<T, SCALE, 1>(unit, lane, first, here, band)
+      const bool nearer = FULL ? COUNTED == 1 : __all_sync(ALL, farthest <= 1.0f);
+      const int first = down * seen::COLUMNS + across;
+      const Sums sums = nearer ? multiply<T, SCALE, 1>(unit, lane, first, here, band)
                                : multiply<T, SCALE, FARTHEST>(unit, lane, first, here, band);
-        float nothing = 0.0f;  // the product with zeros: NaN where a sum is not finite
+      float nothing = 0.0f;  // the product with zeros: NaN where a sum is not finite
 #pragma unroll
-        for (int j = 0; j < DOWN; ++j) {
+      for (int j = 0; j < DOWN; ++j) {
 #pragma unroll
-          for (int i = 0; i < 4; ++i) nothing += sums.of[j][i] * 0.0f;
-        }
-        done = __all_sync(ALL, nothing == 0.0f);
-        if (done) write_sums(z, turn, lane, sums, output);
+        for (int i = 0; i < 4; ++i) nothing += sums.of[j][i] * 0.0f;
       }
+      done = __all_sync(ALL, nothing == 0.0f);
+      if (done) write_sums(z, turn, lane, sums, output);
     }
-    if (!FULL && !done) gather_all(z, turn, lane, staged, value, output);
+    if (GATHERS && !done) gather_all(z, turn, lane, staged, value, output);
     __syncwarp();
   }
 }
