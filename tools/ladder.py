@@ -447,10 +447,10 @@ def cost_of_products(code: Sequence[str], loops: Sequence[Loop], skips: Sequence
 def by_window(nvcc: str, disassembler: Path, place: Path) -> tuple[dict[str, Any], Cost, dict[str, Cost]]:
     """The forward by tensor cores: for N(0, 0.5) before offset_scale, and for other offsets.
 
-    Counted out of three compilations: turns that reach one pixel, two, and that gather. The warps of a block stage a turn each,
-    and ask one another whether any of them can use the window: they bring it then, and ask no more. So every turn pays for
-    staging and for its own way, a turn that gathers, too; a block pays for bringing once, if one of its turns is near enough, and
-    for having asked once then, else in every turn. (That its first turns all gather, and later ones do not, is left out.)
+    Counted in three compilations: turns that reach one pixel, two, and that gather. The warps of a block stage a turn each, and
+    ask one another whether any of them can use the window: then they bring it, and ask no more. So each turn pays for staging
+    and for its own way; a block, if one of its turns is near enough, for bringing once and for having asked once, else for asking
+    in every turn. (That a block's first turns all gather and its later ones do not is left out: it would ask once more.)
     """
     source, code = kernel_sass.SOURCES / "dcnv3_cuda.cu", place / "cuda.cubin"
     compile_ = [nvcc, "-std=c++17", "-O3", "-cubin", "-arch=sm_90", "-Xptxas=-v", str(source), "-o", str(code)]

@@ -12,9 +12,9 @@
 // outside the image. A warp takes 8 x 4 units in a turn, and has two bands of each row of units; a lane owns a unit, its softmax
 // and its weights.
 //
-// Phases of a turn: stage offsets and masks, and see how far they reach; bring the window, once a block, as soon as a turn of one
-// of its warps can use it; locate and softmax; for each row of the stencil, write its words into a band and multiply; write. Where
-// a point went further, or a sum is not finite (zero times infinity would have spread), the warp gathers, as `forward` does. So
+// Phases of a turn: stage offsets and masks, and see how far they reach; bring the window, once a block, as soon as one of its
+// warps can use it; locate and softmax; for each row of the stencil, write its words into a band and multiply; write. Where a
+// point went further, or a sum is not finite (zero times infinity would have spread), the warp gathers, as `forward` does. So
 // does every warp of a GPU before sm_80.
 #pragma once
 
@@ -110,8 +110,8 @@ __device__ __forceinline__ unsigned farther(unsigned a, unsigned b, Half) {
 }
 #endif
 
-// Offsets and masks of a turn. The numbers of a unit lie side by side, those of the next one G units on: lanes take neighbouring
-// points, 32 of the turn's 288 at a time, so that a load touches few lines. Who is beyond the last unit brings that one again.
+// Offsets and masks of a turn. The numbers of a unit lie side by side, those of the next one G units on: lanes take 32 of the
+// turn's 288 points at a time, neighbours, so that a load touches few lines. Who is beyond the last unit brings that one again.
 // Returns the largest offset that this lane has seen; points that are not numbers are passed over, and dropped later.
 template <typename T>
 __device__ __forceinline__ float stage(const Problem<float>& z, const Turn& turn, int lane, const T* offset, const T* mask,
@@ -222,7 +222,7 @@ template <typename T, int SCALE, int REACH>
 __device__ __forceinline__ Sums multiply(const Located& unit, int lane, int first, const Seen<T, SCALE>& here, unsigned* band) {
   constexpr int SIZE = 2 * (SCALE + REACH) + 1, COLUMNS = Seen<T, SCALE>::COLUMNS, BEFORE = FARTHEST - REACH;
   // A row of a matrix, for each lane. Of the band: unit lane % 8, words lane / 8 * 4 on. Of the pixels: 0, 4, 1, 5, 2, 6, 3, 7 of
-  // eight, whose first and second numbers are those of words 0 to 3 and 4 to 7; even channels, then the others, then both of the
+  // eight, whose first and second numbers are those of words 0 to 3 and 4 to 7; even channels, then odd ones, then both of the
   // next eight pixels.
   const int to = lane / ACROSS * ROW_WORDS + lane % ACROSS * (UNIT_WORDS + 1) + BEFORE, from = lane % 8 * UNIT_WORDS + lane / 8 * 4;
   const uint4* const pixels = here.value[lane / 8 % 2] + first + BEFORE * COLUMNS + lane / 16 * 8 + lane % 8 / 2 + lane % 2 * 4;
