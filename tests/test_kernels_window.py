@@ -87,6 +87,45 @@ def test_points_all_too_far_are_gathered(cuda: Run, dtype: torch.dtype) -> None:
     assert torch.equal(forward(cuda, inputs), forward(cuda, inputs, in_window=False))
 
 
+@SIXTEEN_BITS
+@pytest.mark.parametrize("row", [4, 12], ids=["first-turns", "later-turns"])
+def test_one_near_turn_of_a_block_whose_others_gather_finds_its_window(cuda: Run, dtype: torch.dtype, row: int) -> None:
+    shape = {"height": 16, "width": 16, "groups": 1}
+    near, far = inputs_of(shape, dtype, 2.0), inputs_of(shape, dtype, 16.0)
+    far.offset[:, row : row + 4, 8:] = near.offset[:, row : row + 4, 8:]
+    mixed, gathered = forward(cuda, far), forward(cuda, far, in_window=False)
+    assert torch.equal(mixed[:, row : row + 4, 8:], forward(cuda, near)[:, row : row + 4, 8:])
+    assert (mixed[:, row : row + 4, 8:] != gathered[:, row : row + 4, 8:]).any()
+    mixed[:, row : row + 4, 8:] = gathered[:, row : row + 4, 8:]
+    assert torch.equal(mixed, gathered)
+
+
+@SIXTEEN_BITS
+@pytest.mark.parametrize("scale", [1.0, 2.0], ids="scale-{:g}".format)
+def test_points_at_the_edge_of_the_stencil_are_in_it(cuda: Run, dtype: torch.dtype, scale: float) -> None:
+    inputs = inputs_of({"height": 16, "width": 16, "groups": 1, "offset_scale": scale}, dtype, 1.0)
+    edge = torch.tensor(2.0 / scale, dtype=dtype)
+    beyond = (edge.view(torch.int16) + 1).view(dtype)
+    for place, sign in ((0, 1), (17, -1)):
+        inputs.offset[:, ::4, ::8, place] = sign * edge  # a point of each turn
+        assert (forward(cuda, inputs) != forward(cuda, inputs, in_window=False)).any()
+        inputs.offset[:, ::4, ::8, place] = sign * beyond
+        assert torch.equal(forward(cuda, inputs), forward(cuda, inputs, in_window=False))
+        inputs.offset[:, ::4, ::8, place] = 0.0
+
+
+@SIXTEEN_BITS
+def test_points_that_are_nowhere_leave_their_turn_to_the_products(cuda: Run, dtype: torch.dtype) -> None:
+    inputs = inputs_of({"height": 16, "width": 16, "groups": 1, "offset_scale": 2.0}, dtype, 1.0)
+    before, gathered = forward(cuda, inputs), forward(cuda, inputs, in_window=False)
+    assert (before != gathered).any()
+    inputs.offset[:, 1::4, 3::8] = torch.nan  # of a unit of each turn
+    after = forward(cuda, inputs)
+    assert (after[:, 1::4, 3::8] == 0).all()
+    after[:, 1::4, 3::8] = before[:, 1::4, 3::8]
+    assert torch.equal(after, before)
+
+
 def test_a_narrow_stencil_after_a_wide_one_finds_its_band_clean(cuda: Run) -> None:
     inputs = inputs_of({"offset_scale": 2.0, "height": 16, "width": 16, "groups": 1}, torch.bfloat16, 1.0)
     near = forward(cuda, inputs)

@@ -459,31 +459,36 @@ def cost_of_products(code: Sequence[str], loops: Sequence[Loop], skips: Sequence
 def by_window(nvcc: str, disassembler: Path, place: Path) -> tuple[dict[str, Any], Cost, dict[str, Cost]]:
     """The forward by tensor cores: for N(0, 0.5) before offset_scale, and for other offsets.
 
-    A turn that gathers costs what `forward` does, all that comes before a window's turn, and what it takes to see how far its
-    points reach.
+    Counted in three compilations: turns that reach one pixel, two, and that gather. The warps of a block stage a turn each, and
+    ask one another whether any of them can use the window: then they bring it, and ask no more. So each turn pays for staging
+    and for its own way; a block, if one of its turns is near enough, for bringing once and for having asked once, else for asking
+    in every turn. (That a block's first turns all gather and its later ones do not is left out: it would ask once more.)
     """
     source, code = kernel_sass.SOURCES / "dcnv3_cuda.cu", place / "cuda.cubin"
     compile_ = [nvcc, "-std=c++17", "-O3", "-cubin", "-arch=sm_90", "-Xptxas=-v", str(source), "-o", str(code)]
     rows = list(kernel_sass.resources(run(compile_).stderr, "90"))
     row = next(row for row in rows if kind(row) == ("forward_in_window at 2", "bfloat16", D))
     local = max(other["stack_bytes"] + other["spill_bytes"] for other in rows if "forward_in_window" in other["kernel"])
-    units, turns = 16**2 / (THREADS // 32), 16**2 / THREADS
-    made_of = []
-    for reach in (1, 2):
+    warps = THREADS // 32
+    units, turns = 16**2 / warps, 16**2 / THREADS  # of a warp
+    ways, asked = [], []
+    for reach, trips in ((1, [turns]), (2, [turns]), (3, [turns, 32 / TEAMS])):
         run([*compile_, f"-DDCNV3_COUNT={reach}"])
         text = run([str(disassembler), str(code)]).stdout
         instructions, loops = instructions_of(text, row["symbol"])
-        made_of.append(cost_of(instructions, loops, [turns], units))
-        vote = next(i for i in range(loops[0][0], len(instructions)) if "VOTE" in instructions[i])
-    seen = cost_of(instructions[:vote], [(loops[0][0], vote - 1)], [turns], units)
-    plain = next(other for other in rows if kind(other) == ("forward", "bfloat16", D))
-    gathered = together((1.0, cost_of(*instructions_of(text, plain["symbol"]), [], 32 * 16 / (D * BYTES))), (1.0, seen))
-    costs = {
-        name: together(*zip(reaching(Offsets(offsets)), (*made_of, gathered)))
-        for name, offsets in {
-            "before": "normal:0.5", "at_uniform_4": "uniform:4", "at_half": "normal:0.25", "at_quarter": "normal:0.125"
-        }.items()
-    }  # fmt: skip
+        barrier = next(i for i, line in enumerate(instructions) if "BAR.SYNC" in line)
+        around_it = [skip for skip in skips_of(text, row["symbol"]) if skip[0] <= barrier <= skip[1]]
+        asking = min(around_it, key=lambda skip: skip[1] - skip[0])  # and, where any turn is near, bringing
+        without, with_it = (cost_of(instructions, [*loops, asking], [*trips, share], units) for share in (0.0, 1.0))
+        ways.append(without)
+        asked.append(together((1.0, with_it), (-1.0, without)))
+    costs = {}
+    for name, offsets in {
+        "before": "normal:0.5", "at_uniform_4": "uniform:4", "at_half": "normal:0.25", "at_quarter": "normal:0.125"
+    }.items():  # fmt: skip
+        shares = reaching(Offsets(offsets))
+        none = shares[2] ** (turns * warps)  # of a block's turns is near
+        costs[name] = together(*zip(shares, ways), ((1 - none) / turns, asked[1]), (none, asked[2]))
     found = {"registers": row["registers"], "shared_bytes": row["shared_bytes"], "local_bytes": local}
     return found, costs.pop("before"), costs
 
