@@ -186,14 +186,6 @@ static void cpu_load_matrices(bool column, const void* row, unsigned (&found)[4]
   warp::meet("ldmatrix, read", 0);  // nothing is written before all have read
 }
 
-// `movmatrix .m8n8.trans`: as a matrix of `ldmatrix` by rows becomes one by columns.
-static unsigned cpu_transposed(unsigned matrix) {
-  const uint64_t* const words = warp::meet("movmatrix", matrix);
-  const auto number = [&](unsigned row, unsigned column) { return unsigned(words[row * 4 + column / 2] >> column % 2 * 16 & 0xffff); };
-  const unsigned group = warp::lane / 4, pair = warp::lane % 4 * 2;
-  return number(pair, group) | number(pair + 1, group) << 16;
-}
-
 // `mma.m16n8k16`: numbers 2 i and 2 i + 1 of a lane's registers i are, of a (row, column), (group + i % 2 * 8, pair + i / 2 * 8)
 // and the next column; of b, (pair + i * 8, group) and the next row; of the sum, (group + i / 2 * 8, pair + i % 2).
 template <typename T>
@@ -267,8 +259,8 @@ static dcnv3::Settings settings_of(const long long* sizes, double scale) {
 }
 
 extern "C" void forward(int kind, const long long* sizes, double scale, const void* value, const void* offset, const void* mask,
-                        int in_window, void* output) {
-  dcnv3::cuda_forward(dcnv3::Kind(kind), settings_of(sizes, scale), value, offset, mask, in_window != 0, output, nullptr);
+                        int tensor_cores, void* output) {
+  dcnv3::cuda_forward(dcnv3::Kind(kind), settings_of(sizes, scale), value, offset, mask, tensor_cores != 0, output, nullptr);
 }
 
 extern "C" void backward(int kind, const long long* sizes, double scale, const void* grad_output, const void* value,
@@ -292,9 +284,9 @@ extern "C" long long tiles(const long long* sizes, double scale) { return dcnv3:
 extern "C" long long windows(const long long* sizes, double scale) { return dcnv3::windows_for(settings_of(sizes, scale)); }
 
 // a b in 16 bits, row by row, by what the kernels take to tensor cores: a of 16 x 16, b of 16 x 8, once given by rows, once by
-// columns; and the transpose of the first 8 x 8 numbers of a.
+// columns.
 template <typename T>
-static void product(const T* a, const T* b, const T* b_by_columns, float* by_rows, float* by_columns, T* turned) {
+static void product(const T* a, const T* b, const T* b_by_columns, float* by_rows, float* by_columns) {
   alignas(16) static T memory[3][16 * 16];
   const unsigned lane = threadIdx.x, group = lane / 4, pair = lane % 4 * 2;
   for (unsigned i = lane; i < 16 * 16; i += 32) memory[0][i] = a[i];
@@ -308,16 +300,12 @@ static void product(const T* a, const T* b, const T* b_by_columns, float* by_row
     dcnv3::multiply_add(sum, of_a, of_b.of[0], of_b.of[1], T{});
     for (unsigned i = 0; i < 4; ++i) (columns ? by_columns : by_rows)[(group + i / 2 * 8) * 8 + pair + i % 2] = sum[i];
   }
-  const unsigned words = dcnv3::transposed(of_a.of[0]);
-  turned[group * 8 + pair].bits = (unsigned short)(words & 0xffff), turned[group * 8 + pair + 1].bits = (unsigned short)(words >> 16);
 }
-extern "C" void products(int kind, const void* a, const void* b, const void* b_by_columns, float* by_rows, float* by_columns,
-                         void* turned) {
+extern "C" void products(int kind, const void* a, const void* b, const void* b_by_columns, float* by_rows, float* by_columns) {
   const auto run = [&](auto number) {
     using T = decltype(number);
     launch(1, 32, [=] {
-      product(static_cast<const T*>(a), static_cast<const T*>(b), static_cast<const T*>(b_by_columns), by_rows, by_columns,
-              static_cast<T*>(turned));
+      product(static_cast<const T*>(a), static_cast<const T*>(b), static_cast<const T*>(b_by_columns), by_rows, by_columns);
     });
   };
   dcnv3::Kind(kind) == dcnv3::Kind::float16 ? run(dcnv3::Half{}) : run(dcnv3::BFloat16{});

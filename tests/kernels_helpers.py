@@ -19,7 +19,7 @@ FOLDER = ROOT / "build" / "kernels for tests"  # VISTALIB_KERNELS_CACHE, see con
 KINDS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 Run = Callable[
     ..., tuple[Tensor, ...]
-]  # inputs, mask_is_logits, deterministic, in_tiles, in_window, tensor_cores -> output and three gradients
+]  # inputs, mask_is_logits, deterministic, in_tiles, tensor_cores -> output and three gradients
 
 
 @cache
@@ -83,7 +83,6 @@ def by_cuda_on_a_cpu(
     mask_is_logits: bool = False,
     deterministic: bool = False,
     in_tiles: bool = True,
-    in_window: bool = False,
     tensor_cores: bool = True,
     processes: int = 1,
 ) -> tuple[Tensor, ...]:
@@ -108,7 +107,7 @@ def by_cuda_on_a_cpu(
         if processes > 1 and tensor is not None:
             tensor.untyped_storage().share_memory_()
     if output.numel():
-        emulator.forward(kind, sizes, scale, *map(_address, (value, offset, mask)), int(in_window), _address(output))
+        emulator.forward(kind, sizes, scale, *map(_address, (value, offset, mask)), int(tensor_cores), _address(output))
         given = map(_address, (grad_output, value, offset, mask, sums, largest, counters))
         how = int(in_tiles), int(tensor_cores)
         emulator.backward(kind, sizes, scale, *given, *how, *map(_address, (grad_value, grad_offset, grad_mask)))
@@ -128,13 +127,13 @@ def windows(inputs: Inputs) -> int:
     return _blocks(cuda_on_a_cpu().windows, inputs)
 
 
-def products(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Twice a b in float32, (16, 16) times (16, 8) of 16 bits, b loaded by rows and by columns; and a[:8, :8] transposed."""
-    kind, turned = KINDS.index(a.dtype), a.new_empty(8, 8)
+def products(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Twice a b in float32, (16, 16) times (16, 8) of 16 bits, b loaded by rows and by columns."""
+    kind = KINDS.index(a.dtype)
     by_rows, by_columns = torch.empty(16, 8), torch.empty(16, 8)
-    tensors = (a, b, b.T.contiguous(), by_rows, by_columns, turned)
+    tensors = (a, b, b.T.contiguous(), by_rows, by_columns)
     cuda_on_a_cpu().products(kind, *map(_address, tensors))
-    return by_rows, by_columns, turned
+    return by_rows, by_columns
 
 
 def _blocks(count: Any, inputs: Inputs) -> int:
@@ -156,7 +155,6 @@ def by_nvrtc_on_a_cpu(
     mask_is_logits: bool = False,
     deterministic: bool = False,
     in_tiles: bool = True,
-    in_window: bool = False,
     tensor_cores: bool = True,
 ) -> tuple[Tensor, ...]:
     """By the CUDA kernels, launched as `vistalib_kernels.nvrtc` does, from Python."""
@@ -176,7 +174,7 @@ def by_nvrtc_on_a_cpu(
         settings = {**inputs.settings, "mask_is_logits": mask_is_logits}
         how = {"deterministic": deterministic, "in_tiles": in_tiles, "tensor_cores": tensor_cores}
         gradients = nvrtc.backward(inputs.grad_output, *inputs.tensors, **settings, **how)
-        return (nvrtc.forward(*inputs.tensors, **settings, in_window=in_window), *gradients)
+        return (nvrtc.forward(*inputs.tensors, **settings, tensor_cores=tensor_cores), *gradients)
 
 
 GUARD = 64  # numbers before and behind a guarded tensor

@@ -106,6 +106,26 @@ def test_a_backward_by_tensor_cores_gives_what_one_without_gives(dtype: torch.dt
         assert worst(mine, theirs) <= torch.finfo(dtype).eps * float(theirs.abs().max())  # one rounding
 
 
+def test_a_ring_of_sums_serves_many_sheets_at_each_replay() -> None:
+    skip_unusable("cuda")
+    from vistalib_kernels import cuda
+
+    # 40 sheets of 24 tiles, in a ring that has places for 25.
+    inputs = on_gpu(images=2, height=64, width=96, groups=20, offset_scale=2.0, spread=0.5, dtype=torch.bfloat16)
+    given, rest = (inputs.grad_output, *inputs.tensors), {**inputs.settings, "mask_is_logits": True}
+    expected = cuda.backward(*given, **rest, in_tiles=False)[0].float().cpu()
+    rounding = torch.finfo(torch.bfloat16).eps * float(expected.abs().max())
+    cuda.backward(*given, **rest)
+    graph = torch.cuda.CUDAGraph()
+    torch.cuda.synchronize()
+    with torch.cuda.graph(graph):
+        found, *_ = cuda.backward(*given, **rest)
+    for _ in range(3):
+        found.fill_(torch.nan)
+        graph.replay()
+        assert worst(found.float().cpu(), expected) <= rounding
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("spread", [0.1, 0.25, 2.0], ids=["within-one", "within-two", "far"])
 def test_a_forward_by_tensor_cores_gives_what_one_without_gives(dtype: torch.dtype, spread: float) -> None:
@@ -114,16 +134,15 @@ def test_a_forward_by_tensor_cores_gives_what_one_without_gives(dtype: torch.dty
 
     inputs = on_gpu(height=50, width=70, offset_scale=2.0, spread=spread, dtype=dtype)
     rest = {**inputs.settings, "mask_is_logits": True}
-    window, plain = (cuda.forward(*inputs.tensors, **rest, in_window=choice) for choice in (True, False))
+    window, plain = (cuda.forward(*inputs.tensors, **rest, tensor_cores=choice) for choice in (True, False))
     assert worst(window.float().cpu(), plain.float().cpu()) <= torch.finfo(dtype).eps * float(plain.abs().max())  # one rounding
 
 
 @pytest.mark.parametrize(
     ("name", "choice"),
     [
-        ("untiled", {"in_window": False, "in_tiles": False}),
-        ("listed", {"in_window": False, "tensor_cores": False}),
-        ("windowed", {"in_window": True}),
+        ("untiled", {"tensor_cores": False, "in_tiles": False}),
+        ("listed", {"tensor_cores": False, "in_tiles": True}),
     ],
 )
 def test_a_contestant_asks_for_its_kernels(monkeypatch: pytest.MonkeyPatch, name: str, choice: dict[str, bool]) -> None:
@@ -133,12 +152,13 @@ def test_a_contestant_asks_for_its_kernels(monkeypatch: pytest.MonkeyPatch, name
     library()
     asked: dict[str, bool] = {}
 
-    def forward(*tensors: Tensor, in_window: bool, **settings: Any) -> Tensor:
-        asked["in_window"] = in_window
+    def forward(*tensors: Tensor, tensor_cores: bool, **settings: Any) -> Tensor:
+        asked["tensor_cores"] = tensor_cores
         return extension.forward(*tensors, **settings)
 
     def backward(*tensors: Tensor, **settings: Any) -> tuple[Tensor, Tensor, Tensor]:
-        asked.update({name: settings.pop(name) for name in ("in_tiles", "tensor_cores") if name in settings})
+        assert settings.pop("tensor_cores") == asked["tensor_cores"]
+        asked["in_tiles"] = settings.pop("in_tiles")
         return extension.backward(*tensors, **settings)
 
     monkeypatch.setattr(cuda, "forward", forward)  # the C++ twin stands in for a GPU

@@ -146,7 +146,8 @@ def test_the_twin_gives_the_same_bits_with_any_number_of_threads() -> None:
     [
         "dcnv3::forward<float, 16>",
         "dcnv3::largest<dcnv3::Half>",
-        "dcnv3::backward_in_tiles<dcnv3::BFloat16, 16>",
+        "dcnv3::backward_in_tiles<float, 16>",
+        "dcnv3::backward_by_products<dcnv3::BFloat16, 16>",
         "dcnv3::forward_in_window<dcnv3::Half, 2>",
     ],
 )
@@ -181,7 +182,7 @@ def test_specialised_kernels_keep_out_of_local_memory(architecture: str) -> None
     if (nvcc := build.find_nvcc()) is None:
         pytest.skip("no nvcc here: the CUDA kernels are not compiled")
     rows = kernel_sass.read(nvcc, [architecture], with_counts=False)
-    assert len([row for row in rows if row["channels"]]) == 32  # dtypes x widths, tiles, windows, products
+    assert len([row for row in rows if row["channels"]]) == 32  # dtypes x widths, tiles, windows, products, lists
     assert kernel_sass.in_local_memory(rows) == []
 
 

@@ -28,8 +28,8 @@ def inputs_of(shape: dict[str, Any], dtype: torch.dtype, reach: float) -> Inputs
     return inputs._replace(offset=offset).to(dtype)
 
 
-def forward(cuda: Run, inputs: Inputs, *, in_window: bool = True, logits: bool = True) -> Tensor:
-    return cuda(inputs, mask_is_logits=logits, in_window=in_window)[0]
+def forward(cuda: Run, inputs: Inputs, *, tensor_cores: bool = True, logits: bool = True) -> Tensor:
+    return cuda(inputs, mask_is_logits=logits, tensor_cores=tensor_cores)[0]
 
 
 def excess(inputs: Inputs, ours: Tensor, *, logits: bool = True) -> float:
@@ -65,15 +65,15 @@ def test_results_are_rounded_once(cuda: Run, dtype: torch.dtype, shape: dict[str
 @pytest.mark.parametrize("reach", [1.0, 2.0], ids="reach-{:g}".format)
 def test_the_products_are_taken(cuda: Run, dtype: torch.dtype, reach: float) -> None:
     inputs = inputs_of({"offset_scale": 2.0}, dtype, reach)
-    assert (forward(cuda, inputs) != forward(cuda, inputs, in_window=False)).any()  # sums of other orders and digits
+    assert (forward(cuda, inputs) != forward(cuda, inputs, tensor_cores=False)).any()  # sums of other orders and digits
 
 
 @SIXTEEN_BITS
 def test_a_turn_with_one_point_too_far_is_gathered_and_no_other(cuda: Run, dtype: torch.dtype) -> None:
     inputs = inputs_of({"offset_scale": 2.0, "height": 16, "width": 16, "groups": 1}, dtype, 2.0)
-    near, gathered = forward(cuda, inputs), forward(cuda, inputs, in_window=False)
+    near, gathered = forward(cuda, inputs), forward(cuda, inputs, tensor_cores=False)
     inputs.offset[0, 5, 9, 0] = 1.25  # of unit (5, 9): rows 4 to 7, columns 8 to 15
-    far, all_far = forward(cuda, inputs), forward(cuda, inputs, in_window=False)
+    far, all_far = forward(cuda, inputs), forward(cuda, inputs, tensor_cores=False)
     assert torch.equal(far[:, 4:8, 8:], all_far[:, 4:8, 8:])
     assert (near[:, 4:8, 8:] != gathered[:, 4:8, 8:]).any()
     outside = torch.ones_like(far, dtype=torch.bool)
@@ -84,7 +84,7 @@ def test_a_turn_with_one_point_too_far_is_gathered_and_no_other(cuda: Run, dtype
 @SIXTEEN_BITS
 def test_points_all_too_far_are_gathered(cuda: Run, dtype: torch.dtype) -> None:
     inputs = inputs_of({"height": 33, "width": 15, "groups": 3}, dtype, 16.0)
-    assert torch.equal(forward(cuda, inputs), forward(cuda, inputs, in_window=False))
+    assert torch.equal(forward(cuda, inputs), forward(cuda, inputs, tensor_cores=False))
 
 
 @SIXTEEN_BITS
@@ -93,7 +93,7 @@ def test_one_near_turn_of_a_block_whose_others_gather_finds_its_window(cuda: Run
     shape = {"height": 16, "width": 16, "groups": 1}
     near, far = inputs_of(shape, dtype, 2.0), inputs_of(shape, dtype, 16.0)
     far.offset[:, row : row + 4, 8:] = near.offset[:, row : row + 4, 8:]
-    mixed, gathered = forward(cuda, far), forward(cuda, far, in_window=False)
+    mixed, gathered = forward(cuda, far), forward(cuda, far, tensor_cores=False)
     assert torch.equal(mixed[:, row : row + 4, 8:], forward(cuda, near)[:, row : row + 4, 8:])
     assert (mixed[:, row : row + 4, 8:] != gathered[:, row : row + 4, 8:]).any()
     mixed[:, row : row + 4, 8:] = gathered[:, row : row + 4, 8:]
@@ -108,16 +108,16 @@ def test_points_at_the_edge_of_the_stencil_are_in_it(cuda: Run, dtype: torch.dty
     beyond = (edge.view(torch.int16) + 1).view(dtype)
     for place, sign in ((0, 1), (17, -1)):
         inputs.offset[:, ::4, ::8, place] = sign * edge  # a point of each turn
-        assert (forward(cuda, inputs) != forward(cuda, inputs, in_window=False)).any()
+        assert (forward(cuda, inputs) != forward(cuda, inputs, tensor_cores=False)).any()
         inputs.offset[:, ::4, ::8, place] = sign * beyond
-        assert torch.equal(forward(cuda, inputs), forward(cuda, inputs, in_window=False))
+        assert torch.equal(forward(cuda, inputs), forward(cuda, inputs, tensor_cores=False))
         inputs.offset[:, ::4, ::8, place] = 0.0
 
 
 @SIXTEEN_BITS
 def test_points_that_are_nowhere_leave_their_turn_to_the_products(cuda: Run, dtype: torch.dtype) -> None:
     inputs = inputs_of({"height": 16, "width": 16, "groups": 1, "offset_scale": 2.0}, dtype, 1.0)
-    before, gathered = forward(cuda, inputs), forward(cuda, inputs, in_window=False)
+    before, gathered = forward(cuda, inputs), forward(cuda, inputs, tensor_cores=False)
     assert (before != gathered).any()
     inputs.offset[:, 1::4, 3::8] = torch.nan  # of a unit of each turn
     after = forward(cuda, inputs)
@@ -142,7 +142,7 @@ def test_what_is_not_finite_stays_where_the_gather_has_it(cuda: Run, dtype: torc
     inputs.value[0, 0, 31, 21] = outside  # a corner of the image, where points have corners beyond it
     inputs.mask[0, 28, 3, 4] = outside
     inputs.offset[0, 25, 25, :3] = outside
-    ours, theirs = forward(cuda, inputs, logits=logits), forward(cuda, inputs, in_window=False, logits=logits)
+    ours, theirs = forward(cuda, inputs, logits=logits), forward(cuda, inputs, tensor_cores=False, logits=logits)
     assert torch.equal(ours.isfinite(), theirs.isfinite())
     assert not ours.isfinite().all()
     wrong = ours[~ours.isfinite()].nan_to_num(0.5, 1.0, -1.0)
@@ -165,14 +165,13 @@ def test_what_is_not_finite_stays_where_the_gather_has_it(cuda: Run, dtype: torc
 def test_calls_that_the_window_does_not_suit_take_the_other_kernels(cuda: Run, shape: dict[str, Any]) -> None:
     inputs = inputs_of(shape, torch.bfloat16, 1.0)
     assert windows(inputs) == 0
-    assert torch.equal(forward(cuda, inputs), forward(cuda, inputs, in_window=False))
+    assert torch.equal(forward(cuda, inputs), forward(cuda, inputs, tensor_cores=False))
 
 
 @SIXTEEN_BITS
 def test_matrices_lie_in_registers_as_the_instruction_set_says(dtype: torch.dtype) -> None:
     a, b = torch.arange(256.0).view(16, 16) / 16, torch.arange(128.0).flip(0).view(16, 8) / 8 - 5
     a, b = a.to(dtype), b.to(dtype)
-    by_rows, by_columns, turned = products(a, b)
+    by_rows, by_columns = products(a, b)
     assert torch.equal(by_rows, a.float() @ b.float())
     assert torch.equal(by_columns, by_rows)
-    assert torch.equal(turned, a[:8, :8].T)

@@ -177,8 +177,8 @@ def agree(options: Options) -> Record:
 
 
 def bench_op(options: Options) -> Record:
-    """The operator against every implementation that can be imported, and against its own forward by tensor cores and backward
-    without tiles; fewer repeats where all would take too long.
+    """The operator against every implementation that can be imported, and against itself without tensor cores and tiles; fewer
+    repeats where all would take too long.
     """
     given: Record = {
         "models": ("t", "l"),
@@ -193,9 +193,9 @@ def bench_op(options: Options) -> Record:
     def prepared(settings: OperatorSettings) -> OperatorBench:
         bench = OperatorBench(settings)
         if not options.dry_run:
-            from gpu_op import listed, untiled, windowed
+            from gpu_op import listed, untiled
 
-            bench.contestants |= {(one.name, mode): one for one in (untiled(), listed(), windowed()) for mode in settings.modes}
+            bench.contestants |= {(one.name, mode): one for one in (untiled(), listed()) for mode in settings.modes}
         return bench
 
     budget, bench = options.budget(), prepared(operator_settings(given, device=options.device.type))

@@ -1,4 +1,4 @@
-"""Our kernels as nobody takes them by default, for tools/gpu.py: what tiles and windows are worth, on the same tensors."""
+"""Our kernels as nobody takes them by default, for tools/gpu.py: what tiles and tensor cores are worth, on the same tensors."""
 
 from typing import Any
 
@@ -12,16 +12,16 @@ from vistalib.bench.workload import Workload
 
 
 class Chosen(torch.autograd.Function):
-    """The CUDA kernels: the forward by tensor cores or not, the backward in tiles, by these or not, or adding all to memory."""
+    """The CUDA kernels: by tensor cores or not, the backward in tiles, or adding all to memory."""
 
     @staticmethod
     def forward(
-        ctx: Any, value: Tensor, offset: Tensor, mask: Tensor, settings: dict[str, Any], in_window: bool, how: dict[str, bool]
+        ctx: Any, value: Tensor, offset: Tensor, mask: Tensor, settings: dict[str, Any], tensor_cores: bool, in_tiles: bool
     ) -> Tensor:
         """(N, H, W, C), (N, P, Q, G*K*2) and (N, P, Q, G*K) to (N, P, Q, C)."""
         ctx.save_for_backward(value, offset, mask)
-        ctx.settings, ctx.how = settings, how
-        return cuda.forward(value, offset, mask, **settings, in_window=in_window)
+        ctx.settings, ctx.how = settings, {"tensor_cores": tensor_cores, "in_tiles": in_tiles}
+        return cuda.forward(value, offset, mask, **settings, tensor_cores=tensor_cores)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]  # torch leaves it unannotated
@@ -32,24 +32,19 @@ class Chosen(torch.autograd.Function):
 
 
 def untiled() -> Implementation:
-    """The backward without tiles, a contestant for `vistalib.bench.OperatorBench`."""
+    """Without tiles and tensor cores, a contestant for `vistalib.bench.OperatorBench`."""
     return _contestant("cuda-untiled", in_tiles=False)
 
 
 def listed() -> Implementation:
-    """The backward in tiles without tensor cores."""
-    return _contestant("cuda-lists", tensor_cores=False)
+    """In tiles, but without tensor cores."""
+    return _contestant("cuda-lists", in_tiles=True)
 
 
-def windowed() -> Implementation:
-    """The forward by tensor cores, where offsets are small enough."""
-    return _contestant("cuda-window", in_window=True)
-
-
-def _contestant(name: str, *, in_window: bool = False, **how: bool) -> Implementation:
+def _contestant(name: str, *, in_tiles: bool) -> Implementation:
     def bind(work: Workload, device: torch.device) -> Any:
         pairs = {"kernel_size": (3, 3), **dict.fromkeys(("stride", "padding", "dilation"), (1, 1))}
         settings = {"groups": work.groups, **pairs, "offset_scale": work.offset_scale, "mask_is_logits": False}
-        return lambda *tensors: Chosen.apply(*tensors, settings, in_window, how)  # type: ignore[no-untyped-call]
+        return lambda *tensors: Chosen.apply(*tensors, settings, False, in_tiles)  # type: ignore[no-untyped-call]
 
     return Implementation(name, bind)

@@ -1,6 +1,6 @@
 """The ladder from the first GPU kernel to the last: what each step was to bring, and what the compiler made of it.
 
-    python tools/ladder.py                            # writes book/results/ladder.json, in about a minute
+    python tools/ladder.py                            # writes book/results/ladder.json, in some minutes
 
 A step has a hypothesis and a prediction, both written before it was measured; registers, instructions and bytes out of the
 machine code for sm_90; the time that follows by arithmetic; the time measured on a GPU, null until one was at hand; and
@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +183,7 @@ class Lists:
 
 def cells(offsets: Offsets, scale: float, tiles: int) -> tuple[int, int, int, torch.Tensor, torch.Tensor]:
     """Sides of a tile and of its window; the cells that points of some tiles lie in, (tiles, units, points, 2), and whether."""
-    source = (kernel_sass.SOURCES / "tiles.cuh").read_text()
+    source = "".join((kernel_sass.SOURCES / name).read_text() for name in ("dcnv3.h", "tiles.cuh"))
     side, columns, rows = (int(n) for name in ("SIDE", "COLUMNS", "ROWS") for n in re.findall(rf"\b{name} = (\d+)", source))
     units, point = torch.arange(side**2), torch.arange(POINTS)
     pixel, grid = torch.stack((units % side, units // side), -1), torch.stack((point // 3 - 1, point % 3 - 1), -1)
@@ -307,7 +308,7 @@ def cost_of(code: Sequence[str], loops: Sequence[Loop], trips: Sequence[float | 
         if parts[0] == "LDG":
             loads += thread * 32 * width
             clocks += warp * max(1.0, 32 * width / 128)
-        if parts[0] in ("LDS", "STS", "ATOMS", "SHFL", "LDSM", "MOVM"):
+        if parts[0] in ("LDS", "STS", "ATOMS", "SHFL", "LDSM"):
             shared += warp * max(1.0, 32 * (16 if parts[0] == "LDSM" else width) / 128)  # four matrices
         if parts[0] in ("REDG", "RED", "ATOMG"):
             atomics += thread * 32 * width
@@ -363,23 +364,35 @@ def by_numba(direction: str, variant: str, nvcc: str, disassembler: Path, place:
     return resources(report, symbol[1]), cost
 
 
+@cache
+def compiled(nvcc: str, source: Path, place: Path, *options: str) -> list[dict[str, Any]]:
+    """ptxas's report of the kernels in `source`, which leaves their machine code in `place`."""
+    command = [nvcc, "-std=c++17", "-O3", "-cubin", "-arch=sm_90", "-Xptxas=-v", *options, str(source)]
+    return list(kernel_sass.resources(run([*command, "-o", str(place / "cuda.cubin")]).stderr, "90"))
+
+
+@cache
+def counted(nvcc: str, disassembler: Path, source: Path, place: Path, what: int = 1) -> str:
+    """The machine code of the kernels in `source`, compiled for counting."""
+    compiled(nvcc, source, place, f"-DDCNV3_COUNT={what}")
+    return run([str(disassembler), str(place / "cuda.cubin")]).stdout
+
+
 def by_cuda(
     direction: str, replaced: dict[str, str], nvcc: str, disassembler: Path, place: Path
 ) -> tuple[dict[str, Any], Cost]:
     """A kernel of csrc/, with some text replaced for steps that were not kept."""
-    for source in kernel_sass.SOURCES.iterdir():
+    sources = Path(tempfile.mkdtemp(dir=place)) if replaced else kernel_sass.SOURCES
+    for source in kernel_sass.SOURCES.iterdir() if replaced else ():
         text = source.read_text()
         for old, new in replaced.items():
             assert source.name != "made.cuh" or text.count(old) == 1, f"not there: {old}"
             text = text.replace(old, new)
-        (place / source.name).write_text(text)
-    code = place / "cuda.cubin"
-    compile_ = [nvcc, "-std=c++17", "-O3", "-cubin", "-arch=sm_90", "-Xptxas=-v", str(place / "dcnv3_cuda.cu"), "-o", str(code)]
-    rows = list(kernel_sass.resources(run(compile_).stderr, "90"))
+        (sources / source.name).write_text(text)
+    rows = compiled(nvcc, sources / "dcnv3_cuda.cu", place)
     row = next(row for row in rows if kind(row) == (direction, "bfloat16", D))
     local = max(other["stack_bytes"] + other["spill_bytes"] for other in rows if other["kernel"] == direction)
-    run([*compile_, "-DDCNV3_COUNT"])
-    text = run([str(disassembler), str(code)]).stdout
+    text = counted(nvcc, disassembler, sources / "dcnv3_cuda.cu", place)
     cost = cost_of(*instructions_of(text, row["symbol"]), [], 32 * 16 / (D * BYTES))
     assert direction == "forward" or cost.atomic_bytes == 4 * CORNERS, f"it adds {cost.atomic_bytes} bytes"
     return {"registers": row["registers"], "shared_bytes": row["shared_bytes"], "local_bytes": local}, cost
@@ -396,14 +409,11 @@ def in_tiles(
 
     The instructions that add far points are left out, but not their bytes, and so are the dozen of a row without any list.
     """
-    code = place / "cuda.cubin"
     source = kernel_sass.SOURCES / "dcnv3_cuda.cu"
-    compile_ = [nvcc, "-std=c++17", "-O3", "-cubin", "-arch=sm_90", "-Xptxas=-v", str(source), "-o", str(code)]
-    rows = list(kernel_sass.resources(run(compile_).stderr, "90"))
+    rows = compiled(nvcc, source, place)
     row = next(row for row in rows if kind(row) == (IN_TILES[step], "bfloat16", D))
     local = max(other["stack_bytes"] + other["spill_bytes"] for other in rows if other["kernel"] == row["kernel"])
-    run([*compile_, "-DDCNV3_COUNT"])
-    text = run([str(disassembler), str(code)]).stdout
+    text = counted(nvcc, disassembler, source, place)
     instructions, loops = instructions_of(text, row["symbol"])
     skips = skips_of(text, row["symbol"])
     if step != "sheets":
@@ -418,7 +428,7 @@ def in_tiles(
 def without_sheets(
     code: Sequence[str], loops: Sequence[Loop], skips: Sequence[Loop]
 ) -> tuple[Sequence[str], list[Loop], list[Loop]]:
-    """A kernel without what `in_sheets` does before the fourth barrier and behind the last: as it was before there were sheets."""
+    """A kernel as before there were sheets: without what `in_sheets` does before the fourth barrier and behind the last."""
     barriers = [i for i, line in enumerate(code) if "BAR.SYNC" in line]
     first, last = barriers[3] + 1, barriers[-1]
     moved = [[(a - first, b - first) for a, b in ranges if first <= a <= b < last] for ranges in (loops, skips)]
@@ -438,8 +448,8 @@ def cost_of_products(code: Sequence[str], loops: Sequence[Loop], skips: Sequence
     """Of the backward by tensor cores.
 
     Its loops turn a slice of a sheet over, where it does, once; go through rows of units, four of their units where the image
-    ends and four inside, two strips, their plain rows that have points, and steps of sixteen of these, the other rows, and their
-    steps. Rows of units where the image ends are compiled, but not counted. One warp of four places the bins.
+    ends and four inside, two strips, their plain rows that have points, steps of sixteen of these, the other rows, their steps.
+    Rows of units where the image ends are compiled, but not counted. One warp of four places the bins.
     """
     warps, units = THREADS // 32, strips.units / (THREADS // 32)
     plain, asking = strips.plain_rows, strips.rows - strips.plain_rows
@@ -461,20 +471,18 @@ def by_window(nvcc: str, disassembler: Path, place: Path) -> tuple[dict[str, Any
 
     Counted in three compilations: turns that reach one pixel, two, and that gather. The warps of a block stage a turn each, and
     ask one another whether any of them can use the window: then they bring it, and ask no more. So each turn pays for staging
-    and for its own way; a block, if one of its turns is near enough, for bringing once and for having asked once, else for asking
-    in every turn. (That a block's first turns all gather and its later ones do not is left out: it would ask once more.)
+    and for its own way; a block, if one of its turns is near enough, for bringing once and for having asked once, else for
+    asking in every turn. (That a block's first turns all gather and its later ones do not is left out: it would ask once more.)
     """
-    source, code = kernel_sass.SOURCES / "dcnv3_cuda.cu", place / "cuda.cubin"
-    compile_ = [nvcc, "-std=c++17", "-O3", "-cubin", "-arch=sm_90", "-Xptxas=-v", str(source), "-o", str(code)]
-    rows = list(kernel_sass.resources(run(compile_).stderr, "90"))
+    source = kernel_sass.SOURCES / "dcnv3_cuda.cu"
+    rows = compiled(nvcc, source, place)
     row = next(row for row in rows if kind(row) == ("forward_in_window at 2", "bfloat16", D))
     local = max(other["stack_bytes"] + other["spill_bytes"] for other in rows if "forward_in_window" in other["kernel"])
     warps = THREADS // 32
     units, turns = 16**2 / warps, 16**2 / THREADS  # of a warp
     ways, asked = [], []
     for reach, trips in ((1, [turns]), (2, [turns]), (3, [turns, 32 / TEAMS])):
-        run([*compile_, f"-DDCNV3_COUNT={reach}"])
-        text = run([str(disassembler), str(code)]).stdout
+        text = counted(nvcc, disassembler, source, place, reach)
         instructions, loops = instructions_of(text, row["symbol"])
         barrier = next(i for i, line in enumerate(instructions) if "BAR.SYNC" in line)
         around_it = [skip for skip in skips_of(text, row["symbol"]) if skip[0] <= barrier <= skip[1]]

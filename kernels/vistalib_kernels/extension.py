@@ -46,14 +46,14 @@ def forward(
     dilation: Sequence[int],
     offset_scale: float,
     mask_is_logits: bool,
-    in_window: bool = False,
+    tensor_cores: bool = True,
 ) -> Tensor:
     """(N, H, W, C), (N, P, Q, G*K*2) and (N, P, Q, G*K) to (N, P, Q, C), all of one dtype.
 
-    With `in_window` a GPU takes its tensor cores where they suit: by all reckoning faster for small offsets, but not yet run.
+    Without `tensor_cores` a GPU does without them: slower by all reckoning, and there to be compared with.
     """
     sizes = [list(pair) for pair in (kernel_size, stride, padding, dilation)]
-    output: Tensor = _operators().dcnv3(value, offset, mask, groups, *sizes, offset_scale, mask_is_logits, in_window)
+    output: Tensor = _operators().dcnv3(value, offset, mask, groups, *sizes, offset_scale, mask_is_logits, tensor_cores)
     return output
 
 

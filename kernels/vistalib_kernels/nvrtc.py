@@ -49,7 +49,7 @@ def forward(
     dilation: Sequence[int],
     offset_scale: float,
     mask_is_logits: bool,
-    in_window: bool = False,
+    tensor_cores: bool = True,
 ) -> Tensor:
     """As `extension.forward`."""
     value, offset, mask = map(_ready, (value, offset, mask))
@@ -58,7 +58,7 @@ def forward(
         return output
     z = _problem(value, offset, groups, (kernel_size, stride, padding, dilation), offset_scale, mask_is_logits)
     name, width = NAMES[value.dtype], _width(value, z)
-    if width and (windows := _windows(z, value) if in_window else 0):
+    if width and (windows := _windows(z, value) if tensor_cores else 0):
         kernel = f"dcnv3::forward_in_window<{name}, {int(offset_scale)}>"
         _launch(kernel, windows, value, z, value, offset, mask, output)
     elif width:

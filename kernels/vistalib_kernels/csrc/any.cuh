@@ -71,8 +71,8 @@ __device__ __forceinline__ int digits_of_sum(const Problem<R>& z, const double* 
   return fixed_digits(64 - __clzll(count), size);
 }
 
-// A warp owns one unit; its lanes stand for channels. `Store` is the type of the sums: float, double, or integers, which add up to
-// the same bits in any order. The softmax needs a sum over all points before it can write the first, so it looks twice.
+// A warp owns one unit; its lanes stand for channels. `Store` is the type of the sums: float, double, or integers, which add up
+// to the same bits in any order. The softmax needs a sum over all points before it can write the first, so it looks twice.
 template <typename T, typename Store>
 __device__ __forceinline__ void backward_of_unit(const Problem<Real<T>>& z, long long unit, int lane, const T* grad_output,
                                                  const T* value, const T* offset, const T* mask, const double* sizes,
@@ -133,7 +133,8 @@ __global__ void __launch_bounds__(THREADS)
   backward_of_unit(z, unit, int(threadIdx.x % 32), grad_output, value, offset, mask, sizes, sums, grad_offset, grad_mask);
 }
 
-// The largest |x| of a tensor, into `size`, which begins at zero. The bits of positive numbers are ordered as they are; NaN is last.
+// The largest |x| of a tensor, into `size`, which begins at zero. The bits of positive numbers are ordered as they are; NaN is
+// last.
 template <typename T>
 __global__ void __launch_bounds__(THREADS) largest(const T* __restrict__ from, long long count, double* size) {
   double most = 0.0;

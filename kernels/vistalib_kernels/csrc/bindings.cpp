@@ -120,14 +120,14 @@ void* current_stream(const Tensor& tensor) {
 void check_launch(const char* answer) { STD_TORCH_CHECK(answer == nullptr, "dcnv3 on CUDA could not be launched: ", answer); }
 
 Tensor forward_cuda(const Tensor& value, const Tensor& offset, const Tensor& mask, int64_t groups, Sizes kernel_size,
-                    Sizes stride, Sizes padding, Sizes dilation, double scale, bool logits, bool in_window) {
+                    Sizes stride, Sizes padding, Sizes dilation, double scale, bool logits, bool tensor_cores) {
   const Settings s = settings_of(value, offset, mask, groups, kernel_size, stride, padding, dilation, scale, logits);
   const torch::stable::accelerator::DeviceGuard guard(value.get_device_index());
   const Tensor v = ready(value), o = ready(offset), m = ready(mask);
   Tensor output = torch::stable::new_empty(v, {s.N, s.P, s.Q, s.G * s.D});
   if (s.units() > 0)
     check_launch(dcnv3::cuda_forward(kind_of(v), s, v.const_data_ptr(), o.const_data_ptr(), m.const_data_ptr(),
-                                     in_window, output.mutable_data_ptr(), current_stream(v)));
+                                     tensor_cores, output.mutable_data_ptr(), current_stream(v)));
   return output;
 }
 
@@ -164,7 +164,7 @@ std::tuple<Tensor, Tensor, Tensor> backward_cuda(const Tensor& grad_output, cons
 STABLE_TORCH_LIBRARY(vistalib_kernels, library) {
   library.def(
       "dcnv3(Tensor value, Tensor offset, Tensor mask, int groups, int[] kernel_size, int[] stride, int[] padding, "
-      "int[] dilation, float offset_scale, bool mask_is_logits, bool in_window) -> Tensor");
+      "int[] dilation, float offset_scale, bool mask_is_logits, bool tensor_cores) -> Tensor");
   library.def(
       "dcnv3_backward(Tensor grad_output, Tensor value, Tensor offset, Tensor mask, int groups, int[] kernel_size, "
       "int[] stride, int[] padding, int[] dilation, float offset_scale, bool mask_is_logits, bool deterministic, bool in_tiles, "

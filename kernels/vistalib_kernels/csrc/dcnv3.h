@@ -95,6 +95,9 @@ DCNV3_INLINE void write(Half& to, float x) {
 #endif
 }
 
+// Output pixels of a side of a tile, for the kernels that work on tiles.
+constexpr int SIDE = 16;
+
 // ---- sizes ---------------------------------------------------------------------------------------------------------------
 
 // Division of 0 <= x < 2**31 by a number known before the launch: one high multiplication and a shift.
@@ -119,7 +122,7 @@ struct Problem {
   R scale;           // of the window and its offsets, about its centre
   R half_w, half_h;  // half the stretched window
   Divider by_G, by_Q, by_P;
-  Divider by_across, by_down;  // tiles of 16 x 16 output pixels in a row, in a column
+  Divider by_across, by_down;  // tiles in a row, in a column
 };
 
 struct Place {
@@ -318,7 +321,7 @@ inline Problem<R> problem(const Settings& s) {
   z.logits = s.logits;
   z.scale = R(s.scale), z.half_w = R(centre_x * s.scale), z.half_h = R(centre_y * s.scale);
   z.by_G = divider(s.G), z.by_Q = divider(s.Q), z.by_P = divider(s.P);
-  z.by_across = divider((s.Q + 15) / 16), z.by_down = divider((s.P + 15) / 16);
+  z.by_across = divider((s.Q + SIDE - 1) / SIDE), z.by_down = divider((s.P + SIDE - 1) / SIDE);
   return z;
 }
 
@@ -343,13 +346,12 @@ struct Sheets {
 Sheets cuda_sheets(Kind kind, const Settings& s, bool in_tiles);
 
 // On the GPU, in the order of `stream`; nullptr, or what the launch answered. Tensors begin at multiples of 16 bytes.
-// Where there are `sheets`, `sums` are floats that need not be set, and `counters` zeros. Else `counters` is nullptr and `sums` begins
-// at zero: it is grad_value itself where that is float or double, else a float tensor, else, with `sizes` (two zeros), integers for a
-// result that is the same every time.
-// `in_tiles` allows the kernels that add on chip, where they suit; without it every corner is added to memory. `tensor_cores` allows
-// the one of these by tensor cores. Both are there to be compared.
-// `in_window` allows the kernel by tensor cores, where it suits.
-const char* cuda_forward(Kind kind, const Settings& s, const void* value, const void* offset, const void* mask, bool in_window,
+// Where there are `sheets`, `sums` are floats that need not be set, and `counters` zeros. Else `counters` is nullptr and `sums`
+// begins at zero: it is grad_value itself where that is float or double, else a float tensor, else, with `sizes` (two zeros),
+// integers for a result that is the same every time.
+// `in_tiles` allows the kernels that add on chip, where they suit; without it every corner is added to memory. `tensor_cores`
+// allows those by tensor cores. Both are there to be compared.
+const char* cuda_forward(Kind kind, const Settings& s, const void* value, const void* offset, const void* mask, bool tensor_cores,
                          void* output, void* stream);
 const char* cuda_backward(Kind kind, const Settings& s, const void* grad_output, const void* value, const void* offset,
                           const void* mask, void* sums, double* sizes, unsigned* counters, bool in_tiles, bool tensor_cores,

@@ -1,8 +1,9 @@
 // DCNv3 on NVIDIA GPUs: which kernel treats which sizes, and launching it.
 //
-// Two families. `forward` and `backward` (made.cuh) are made for windows of 3x3 and 8, 16 or 32 channels a group, where the image
-// is small enough for 32-bit positions; `backward_in_tiles` (tiles.cuh) for those of them at stride 1 whose tiles are mostly full,
-// `backward_by_products` or `backward_by_lists` (products.cuh) for these in 16 bits; `forward_in_window` (window.cuh) is asked for.
+// Two families. `forward` and `backward` (made.cuh) are made for windows of 3x3 and 8, 16 or 32 channels a group, where the
+// image is small enough for 32-bit positions; `backward_in_tiles` (tiles.cuh) for those of them at stride 1 whose tiles are
+// mostly full, `backward_by_products` or `backward_by_lists` (products.cuh) for these in 16 bits; and
+// `forward_in_window` (window.cuh) the forward of 16 channels.
 // `forward_any` and `backward_any` (any.cuh) take every other size, float64, and every deterministic backward. Strides, padding
 // and dilation cost one multiplication each and are no constants.
 //
@@ -81,13 +82,13 @@ Sheets cuda_sheets(Kind kind, const Settings& s, bool in_tiles) {
 }
 
 template <typename T>
-void run_forward(const Settings& s, const T* value, const T* offset, const T* mask, bool in_window, T* output, void* stream) {
+void run_forward(const Settings& s, const T* value, const T* offset, const T* mask, bool tensor_cores, T* output, void* stream) {
   const auto z = problem<Real<T>>(s);
   if constexpr (sizeof(T) < 8) {  // float64 is for checking gradients
     const auto made = [&](auto width) {
       constexpr int D = decltype(width)::width;
       if constexpr (sizeof(T) == 2 && D == 16) {
-        if (const long long tiles = in_window ? windows_for(s) : 0) {
+        if (const long long tiles = tensor_cores ? windows_for(s) : 0) {
           if (s.scale == 1.0) {
             DCNV3_LAUNCH((forward_in_window<T, 1>), tiles, stream, z, value, offset, mask, output);
           } else {
@@ -166,11 +167,11 @@ void run_backward(const Settings& s, const T* grad_output, const T* value, const
 }
 
 const char* cuda_forward(Kind kind, const Settings& s, const void* value, const void* offset, const void* mask,
-                         bool in_window, void* output, void* stream) {
+                         bool tensor_cores, void* output, void* stream) {
   with_type(kind, [&](auto number) {
     using T = decltype(number);
     run_forward(s, static_cast<const T*>(value), static_cast<const T*>(offset), static_cast<const T*>(mask),
-                in_window, static_cast<T*>(output), stream);
+                tensor_cores, static_cast<T*>(output), stream);
   });
   return DCNV3_ANSWER();
 }

@@ -1,9 +1,10 @@
 // The kernels made for windows of 3x3 and groups of D channels known to the compiler.
 //
 // Who owns what. A lane owns 16 bytes of the channels of one unit (output pixel and group): V = 16 / sizeof(T) of them, so that
-// D / V lanes stand side by side for a unit. Each of these also owns its share of the 8 points around the centre: it locates them
-// and hands them to the others by shuffles; the centre is located by all. A warp owns 32 * V / D neighbouring units, whose offsets and masks are one piece of memory, read and written by the whole warp 16 bytes a lane and kept
-// in its own part of shared memory: warps never wait for each other.
+// D / V lanes stand side by side for a unit. Each of these also owns its share of the 8 points around the centre: it locates
+// them and hands them to the others by shuffles; the centre is located by all. A warp owns 32 * V / D neighbouring units, whose
+// offsets and masks are one piece of memory, read and written by the whole warp 16 bytes a lane and kept in its own part of
+// shared memory: warps never wait for each other.
 //
 // Phases of a warp: stage offsets and masks; locate and softmax, each lane its own points; gather, 36 independent loads a lane;
 // write. Where all corners of all points are inside the image, which one vote tells, the gather asks nothing; at the border
@@ -19,8 +20,8 @@ constexpr int THREADS = 128, WARPS = THREADS / 32, POINTS = 9;
 constexpr int FORWARD_BLOCKS = 4, BACKWARD_BLOCKS = 3;
 constexpr unsigned ALL = 0xffffffffu;
 
-// With DCNV3_COUNT only the path of a full warp inside the image is compiled: no loop and no other path is left, so that counting
-// the instructions of the machine code counts those that run. Never for use.
+// With DCNV3_COUNT, for counting the instructions that run in the machine code, only the path of a full warp inside the image is
+// compiled, but for rows of units in products.cuh, whose two paths share registers. Never for use.
 #if defined(DCNV3_COUNT)
 constexpr bool FULL = true;
 #else
@@ -134,8 +135,8 @@ struct Team {
   static_assert(D % V == 0 && LANES * OWN == POINTS - 1, "a unit's channels must fill 1, 2, 4 or 8 lanes");
 };
 
-// Copy what A_UNIT numbers a unit make for `units` units between shared and device memory, by all lanes of a warp. A full team's
-// piece is a multiple of 16 bytes long and begins at one; the last team of the tensor may have fewer units.
+// Copy what A_UNIT numbers a unit make for `units` units between shared and device memory, by all lanes of a warp. A full
+// team's piece is a multiple of 16 bytes long and begins at one; the last team of the tensor may have fewer units.
 template <typename T, int D, int A_UNIT>
 __device__ __forceinline__ void copy(T* to, const T* from, int units, int lane) {
   constexpr int WORDS = Team<T, D>::UNITS * A_UNIT / Channels<T>::V;
@@ -157,7 +158,8 @@ __device__ __forceinline__ R over_lanes(R x) {
   return x;
 }
 
-// A point as the gather needs it. Turn t shows a lane the points of the lane whose part differs by t; in turn 0 they are its own.
+// A point as the gather needs it. Turn t shows a lane the points of the lane whose part differs by t; in turn 0 they are its
+// own.
 template <typename R>
 struct Sample {
   R across, down, weight;

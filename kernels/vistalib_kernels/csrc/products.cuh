@@ -1,25 +1,25 @@
 // The backward in tiles by tensor cores: windows of 3x3 at stride 1, 16 or 32 channels a group, in float16 and bfloat16.
 //
-// Why. The backward is two products of matrices that are mostly zeros: values at the corners with grad_output, and the weights of
-// the corners with grad_output. Tensor cores are so fast that zeros cost nothing; what costs is to make their operands, and both
-// are made here with few instructions, for offsets of any size.
+// Why. The backward is two products of matrices that are mostly zeros: values at the corners with grad_output, and the weights
+// of the corners with grad_output. Tensor cores are so fast that zeros cost nothing; what costs is to make their operands, and
+// both are made here with few instructions, for offsets of any size.
 //
 // Values at the corners. The columns are one corner of the eight points around a unit's centre, the rows sixteen units, and of
-// grad_output all rows but the unit's own are zero: sixteen units, one product each, fill a sum with numbers that are all wanted.
-// A lane finds those of its own points in its registers, and reads from memory what tensor cores want from it.
+// grad_output all rows but the unit's own are zero: sixteen units, one product each, fill a sum with numbers that are all
+// wanted. A lane finds those of its own points in its registers, and reads from memory what tensor cores want from it.
 //
-// Sums of the pixels. The points of a tile are sorted by rows of cells and strips of four, and taken sixteen at a time: the shares of
-// four pixels of the row and of the four below, times grad_output of the points' units. A share is a tent around its point, zero at
-// pixels that are not corners of it. Each lane needs four of the sixteen points, and gets them by a product, too: shared memory is
-// read once, not by eight lanes. 16 bits are too few for a share: it is two numbers, what 16 bits hold of it and the rest, and each
-// pixel stands twice among the rows of the product.
+// Sums of the pixels. The points of a tile are sorted by rows of cells and strips of four, and taken sixteen at a time: the
+// shares of four pixels of the row and of the four below, times grad_output of the points' units. A share is a tent around its
+// point, zero at pixels that are not corners of it. Each lane needs four of the sixteen points, and gets them by a product,
+// too: shared memory is read once, not by eight lanes. 16 bits are too few for a share: it is two numbers, what 16 bits hold of
+// it and the rest, and each pixel stands twice among the rows of the product.
 //
-// Who owns what. A block owns the tile and the window of tiles.cuh. A warp owns a row of the tile, sixteen units; a lane of it two
-// points of two units, and one's centre. The corners of points outside the window, which are far, are added to memory one by one.
-// Where a number is not finite, zero times it would spread: such a row goes the way of any.cuh.
+// Who owns what. A block owns the tile and the window of tiles.cuh. A warp owns a row of the tile, sixteen units; a lane of it
+// two points of two units, and one's centre. The corners of points outside the window, which are far, are added to memory one
+// by one. Where a number is not finite, zero times it would spread: such a row goes the way of any.cuh.
 //
-// Phases of a block: multiply, a warp a row of units, which leaves a note of each point; give each bin its place; sort; add up, a
-// warp two strips, row by row.
+// Phases of a block: multiply, a warp a row of units, which leaves a note of each point; give each bin its place; sort; add up,
+// a warp two strips, row by row.
 #pragma once
 
 #include "any.cuh"
@@ -28,8 +28,8 @@
 
 namespace dcnv3 {
 
-// Columns of pixels that are summed together, and the bins of a row of cells: for each strip the cells whose pixels are all in it,
-// and, but for the last, the cells whose right pixels are in the next strip.
+// Columns of pixels that are summed together, and the bins of a row of cells: for each strip the cells whose pixels are all in
+// it, and, but for the last, the cells whose right pixels are in the next strip.
 constexpr int STRIP = 4, STRIPS = COLUMNS / STRIP, ROW_BINS = 2 * STRIPS - 1, BINS = ROWS * ROW_BINS;
 constexpr int STEP = 16;       // points of a product
 constexpr unsigned BIN = 4u << 16;  // of a place: above 16 digits for the place in its bin, the bin's bytes in an array of words
@@ -43,7 +43,8 @@ struct alignas(16) Unsorted {
   unsigned place;
 };
 
-// A point as tensor cores hand it out, two numbers of 16 bits a word: x in three; its unit, no number; the two weights in two each.
+// A point as tensor cores hand it out, two numbers of 16 bits a word: x in three; its unit, no number; the two weights in two
+// each.
 struct alignas(SIZE) Sorted {
   unsigned of[4];
 };
@@ -74,7 +75,8 @@ struct Row {
   __device__ __forceinline__ int present(int unit) const { return FULL || unit < count ? unit : count - 1; }
 };
 
-// A lane's points: 0 and 1 of its first unit, 2 and 3 of its second, and the centre of one of these; two lanes of four own centres.
+// A lane's points: 0 and 1 of its first unit, 2 and 3 of its second, and the centre of one of these; two lanes of four own
+// centres.
 struct Owner {
   int row, part;  // of the lane, in a matrix
 
@@ -133,8 +135,8 @@ __device__ __forceinline__ unsigned to_corner(const Problem<float>& z, unsigned 
   return (c % 2 ? right : 0u) + (c / 2 ? below : 0u);
 }
 
-// Quarters of the corners of a cell, of which `word` has the position and, in its last four bits, the corners outside. `from`: value
-// from the lane's quarter on, moved by a corner.
+// Quarters of the corners of a cell, of which `word` has the position and, in its last four bits, the corners outside. `from`:
+// value from the lane's quarter on, moved by a corner.
 template <bool INTERIOR, typename T, int D>
 __device__ __forceinline__ void load_cell(const Problem<float>& z, const T* const (&from)[4], unsigned word, Quarter<D> (&corners)[4]) {
 #pragma unroll
@@ -238,8 +240,8 @@ __device__ __forceinline__ void weigh(const Problem<float>& z, const Owner& owne
   for (int j = 0; j < OWN_POINTS; ++j) weight[j] *= owner.of_unit(j, share);
 }
 
-// The corners of the points j of lanes that raise `far`, added to memory, as far as they are inside: two points at a time, one by the
-// lanes of rows 0 to 3, a corner a row.
+// The corners of the points j of lanes that raise `far`, added to memory, as far as they are inside: two points at a time, one
+// by the lanes of rows 0 to 3, a corner a row.
 template <typename T, int D>
 __device__ __forceinline__ void add_far(const Problem<float>& z, const Owner& owner, int j, bool far,
                                         const unsigned (*words)[SIDE + 4], float across, float down, float weight,
@@ -422,7 +424,8 @@ __device__ __forceinline__ void sort(Memory<T>& memory) {
   if (threadIdx.x < STEP) memory.sorted[POINTS * TILE + threadIdx.x] = Sorted{};
 }
 
-// grad_output of the tile's units, channels 16 `half` and on; zeros where they are not finite: those units have only far points.
+// grad_output of the tile's units, channels 16 `half` and on; zeros where they are not finite: those units have only far
+// points.
 template <typename T, int D>
 __device__ __forceinline__ void stage_gradients(const Problem<float>& z, const Tile& tile, int half, const T* grad_output,
                                                 Memory<T>& memory) {
@@ -451,8 +454,9 @@ struct Picks {
   Product column;
 };
 
-// The shares of a lane's pixel, of two words of eight points, in two halves; `word`: of point `row` of the eight. The product has, in
-// rows 0 to 7, how far two points are from the pixel, which is at `column`, and in the others their weights for it, as picked.
+// The shares of a lane's pixel, of two words of eight points, in two halves; `word`: of point `row` of the eight. The product
+// has, in rows 0 to 7, how far two points are from the pixel, which is at `column`, and in the others their weights for it, as
+// picked.
 template <typename T>
 __device__ __forceinline__ void share_out(const Picks& picks, unsigned word, unsigned& high, unsigned& low) {
   const Product found = multiplied(picks.top, picks.bottom, word, picks.column, T{});
@@ -466,8 +470,8 @@ __device__ __forceinline__ void share_out(const Picks& picks, unsigned word, uns
   low = two(share[1] - first[1], share[0] - first[0], T{});
 }
 
-// sums += what sixteen points from byte `from` of the sorted ones on give, if ASK only those before byte `end`: rows 0 to 7 by the
-// first halves of the shares, the others by the rest.
+// sums += what sixteen points from byte `from` of the sorted ones on give, if ASK only those before byte `end`: rows 0 to 7 by
+// the first halves of the shares, the others by the rest.
 template <bool ASK, typename T>
 __device__ __forceinline__ void step(const Memory<T>& memory, const Owner& owner, const Picks& picks, const uint4* gradients,
                                      int from, int end, int lane, float (&sums)[2][4]) {
@@ -486,9 +490,9 @@ __device__ __forceinline__ void step(const Memory<T>& memory, const Owner& owner
   for (int i = 0; i < 2; ++i) multiply_add(sums[i], shares, b.of[2 * i], b.of[2 * i + 1], T{});
 }
 
-// What the points of a strip's cells in some rows, a bit each, give to their pixels, channels 16 `half` and on. Lanes of rows 0 to 3
-// have the four pixels of a row, the others those below. A lane knows where the points of one row begin and end. ASK which points
-// are of the row, and which pixels are in the image.
+// What the points of a strip's cells in some rows, a bit each, give to their pixels, channels 16 `half` and on. Lanes of rows 0
+// to 3 have the four pixels of a row, the others those below. A lane knows where the points of one row begin and end. ASK which
+// points are of the row, and which pixels are in the image.
 template <bool ASK, typename T, int D>
 __device__ __forceinline__ void add_rows(const Problem<float>& z, const Tile& tile, unsigned rows, int begin, int end, int strip,
                                          int half, int lane, const Memory<T>& memory, float* sums) {
@@ -515,13 +519,13 @@ __device__ __forceinline__ void add_rows(const Problem<float>& z, const Tile& ti
   }
 }
 
-// A strip. Its points in a row are followed by those of later strips, then by those of the next row's first ones: all too far across
-// to have a share here. Only where few of them lie before the next row's points of this strip, a step can reach these.
+// A strip. Its points in a row are followed by those of later strips, then by those of the next row's first ones: all too far
+// across to have a share here. Only where few of them lie before the next row's points of this strip, a step can reach these.
 template <typename T, int D>
 __device__ __forceinline__ void add_up(const Problem<float>& z, const Tile& tile, int strip, int half, int lane,
                                        const Memory<T>& memory, float* sums) {
-  // The bins of a strip begin with the last of the strip before. Those of a first strip begin in the row before, and those of a last
-  // strip end in the next row: points without a share, as well.
+  // The bins of a strip begin with the last of the strip before. Those of a first strip begin in the row before, and those of a
+  // last strip end in the next row: points without a share, as well.
   const bool is_row = lane < ROWS;
   const unsigned* const bins = memory.begin + (is_row ? lane * ROW_BINS + 2 * strip : BINS + 1);
   const int begin = int(bins[0]) * SIZE, end = is_row ? int(bins[3]) * SIZE : begin, next = __shfl_down_sync(ALL, begin, 1);

@@ -7,9 +7,9 @@
 // place in it serves one sheet after another. Blocks draw tickets; those of turn u, one for each tile of a sheet,
 //   round a slice of sheet u - length, and clear it for sheet u, which takes its place;
 //   add a tile of sheet u - AHEAD.
-// They wait until the sheet that they round has all its tiles, and the one that they add to is clear. Both is done by tickets drawn
-// before, whose blocks are running or have ended: nobody waits for a block that has not begun. In so long a ring nobody waits long:
-// at least IN_FLIGHT tickets lie between a tile of a sheet and a slice that waits for it.
+// They wait until the sheet that they round has all its tiles, and the one that they add to is clear. Both is done by tickets
+// drawn before, whose blocks are running or have ended: nobody waits for a block that has not begun. In so long a ring nobody
+// waits long: at least IN_FLIGHT tickets lie between a tile of a sheet and a slice that waits for it.
 #pragma once
 
 #include "tiles.cuh"
@@ -71,7 +71,8 @@ __device__ __forceinline__ Channels<float> load_shared(const float* from) {
 
 // ---- a ticket ------------------------------------------------------------------------------------------------------------
 
-// A slice of a place in the ring, pixels `first` and on: rounded into the gradient of sheet `before`, cleared for another, as asked.
+// A slice of a place in the ring, pixels `first` and on: rounded into the gradient of sheet `before`, cleared for another, as
+// asked.
 template <typename T, int D>
 __device__ __forceinline__ void turn_over(const Problem<float>& z, const Ring& ring, int first, bool round, bool clear, int before,
                                           float* sums, T* grad_value) {

@@ -17,8 +17,8 @@ struct Matrices {
   unsigned of[4];
 };
 
-// Lane i names row i % 8 of matrix i / 8, 16 bytes of shared memory; it gets numbers i % 4 * 2 and the next of row i / 4 of each,
-// or of column i / 4.
+// Lane i names row i % 8 of matrix i / 8, 16 bytes of shared memory; it gets numbers i % 4 * 2 and the next of row i / 4 of
+// each, or of column i / 4.
 template <bool COLUMN>
 __device__ __forceinline__ Matrices load_matrices(const void* row) {
   Matrices m{};
@@ -41,19 +41,8 @@ __device__ __forceinline__ Matrices load_matrices(const void* row) {
   return m;
 }
 
-// The matrix whose rows are the columns of this one.
-__device__ __forceinline__ unsigned transposed(unsigned matrix) {
-  unsigned result = 0u;
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-  asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(result) : "r"(matrix));
-#elif !defined(__CUDACC__)
-  result = cpu_transposed(matrix);
-#endif
-  return result;
-}
-
-// sum += a b. Of a, 16 x 16, the matrices are top left, bottom left, top right, bottom right; of b, 16 x 8 and given by columns,
-// top and bottom. Of the sum, a lane has numbers i % 4 * 2 and the next of rows i / 4 and i / 4 + 8.
+// sum += a b. Of a, 16 x 16, the matrices are top left, bottom left, top right, bottom right; of b, 16 x 8 and given by
+// columns, top and bottom. Of the sum, a lane has numbers i % 4 * 2 and the next of rows i / 4 and i / 4 + 8.
 __device__ __forceinline__ void multiply_add(float (&sum)[4], const Matrices& a, unsigned b0, unsigned b1, BFloat16) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"

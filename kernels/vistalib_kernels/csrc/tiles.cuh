@@ -1,9 +1,9 @@
 // The backward in tiles: windows of 3x3 at stride 1, 16 or 32 channels a group, in float32, float16 and bfloat16.
 //
-// Why. `backward` adds each of a unit's 36 corners to memory, though neighbouring units mostly add to the same pixels. Here they
-// meet on chip, and a pixel is added to memory once a tile. Shared memory cannot add floats (the compiler would make a loop
-// around a compare-and-swap of it), so nothing is added there: points are put into lists, which takes an integer exchange, and
-// whoever owns a pixel sums it in registers.
+// Why. `backward` adds each of a unit's 36 corners to memory, though neighbouring units mostly add to the same pixels. Here
+// they meet on chip, and a pixel is added to memory once a tile. Shared memory cannot add floats (the compiler would make a
+// loop around a compare-and-swap of it), so nothing is added there: points are put into lists, which takes an integer exchange,
+// and whoever owns a pixel sums it in registers.
 //
 // Who owns what. A block owns a tile of 16 x 16 output pixels of one group, and a window of 32 x 28 input pixels around it. Its
 // points lie in the window's cells; a cell has a list of its points. Those that leave the window, by large offsets, are far:
@@ -12,8 +12,9 @@
 // Phases of a block:
 //   enter    a thread owns a unit: softmax, locations, each point into the table and into its cell's list;
 //   multiply a team of D / V lanes owns a unit: products of grad_output with the corners give the gradients of offset and mask;
-//   collect  a team owns a column of the window's cells in a quarter of its rows, V channels a lane, and walks down: what a cell's
-//            points give to their upper corners is complete, and leaves, together with the right corners of the team to the left;
+// collect  a team owns a column of the window's cells in a quarter of its rows, V channels a lane, and walks down: what a
+// cell's
+// points give to their upper corners is complete, and leaves, together with the right corners of the team to the left;
 //            what they give to their lower corners is carried into the next row.
 // Corners outside the image: their pixels are sums that nobody sends off; their products are replaced, not multiplied by zero,
 // so that no question stands before a load.
@@ -23,7 +24,7 @@
 
 namespace dcnv3 {
 
-constexpr int SIDE = 16, TILE = SIDE * SIDE;                     // output pixels of a tile, each a unit
+constexpr int TILE = SIDE * SIDE;                                // output pixels of a tile, each a unit
 constexpr int COLUMNS = 32, ROWS = 28;                           // of the window
 constexpr int LEFT = (COLUMNS - SIDE) / 2, ABOVE = (ROWS - SIDE) / 2;  // of the window before the tile's first pixel
 constexpr int ROWS_OF_A_WARP = ROWS / WARPS;
@@ -115,7 +116,8 @@ __device__ __forceinline__ void enter(const Problem<float>& z, const Tile& tile,
 
 // ---- multiply ------------------------------------------------------------------------------------------------------------
 
-// Positions of a cell's four corners, pixels being `step` apart. Those of a corner outside are some pixel's, so that it can be read.
+// Positions of a cell's four corners, pixels being `step` apart. Those of a corner outside are some pixel's, so that it can be
+// read.
 struct Positions {
   unsigned of[4];
 
@@ -142,9 +144,10 @@ __device__ __forceinline__ void add_far(const Problem<float>& z, const Note* not
   }
 }
 
-// Units `first` and on, side by side in a row, as many as a warp has teams. `staged` has room for the gradients of their offsets
-// and masks. Where the output ends before the tile, teams without a unit see another one: no lane misses a vote or a shuffle, and
-// no condition that differs between warps stands before those, from which the compiler would make a second, slower kernel.
+// Units `first` and on, side by side in a row, as many as a warp has teams. `staged` has room for the gradients of their
+// offsets and masks. Where the output ends before the tile, teams without a unit see another one: no lane misses a vote or a
+// shuffle, and no condition that differs between warps stands before those, from which the compiler would make a second, slower
+// kernel.
 template <typename T, int D>
 __device__ __forceinline__ void multiply(const Problem<float>& z, const Tile& tile, int first, const Notes& notes, T* staged,
                                          const T* grad_output, const T* value, const Sheet<float>& sums, T* grad_offset,

@@ -1,16 +1,17 @@
 // The forward by tensor cores: windows of 3x3 at stride 1, offset_scale 1 or 2, 16 channels a group, in float16 and bfloat16.
 //
-// Why. `forward` reads 36 corners a unit, and turns each of their numbers into a float to multiply it. Where no point leaves its
-// place in the stretched window by more than a pixel or two (REACH), the nine points are one dense stencil of SIZE x SIZE weights:
-// neighbouring units share the pixels it covers, and their sums are a product of matrices.
+// Why. `forward` reads 36 corners a unit, and turns each of their numbers into a float to multiply it. Where no point leaves
+// its place in the stretched window by more than a pixel or two (REACH), the nine points are one dense stencil of SIZE x SIZE
+// weights: neighbouring units share the pixels it covers, and their sums are a product of matrices.
 //
-// The product. Eight units side by side see 16 pixels of a row: (16 channels x pixels) times (pixels x 8 units). 16 bits are too
-// few for a weight, so that it is a word of two numbers, what 16 bits hold of it and the rest; each pixel stands twice in the
-// product, once for each. The words of eight units and a row are a band: unit x has words x .. x + SIZE - 1, the others are zero.
+// The product. Eight units side by side see 16 pixels of a row: (16 channels x pixels) times (pixels x 8 units). 16 bits are
+// too few for a weight, so that it is a word of two numbers, what 16 bits hold of it and the rest; each pixel stands twice in
+// the product, once for each. The words of eight units and a row are a band: unit x has words x .. x + SIZE - 1, the others are
+// zero.
 //
 // Who owns what. A block owns a tile of 16 x 16 units of one group and a window of the pixels around it, in shared memory, zero
-// outside the image. A warp takes 8 x 4 units in a turn, and has two bands of each row of units; a lane owns a unit, its softmax
-// and its weights.
+// outside the image. A warp takes 8 x 4 units in a turn, and has two bands of each row of units; a lane owns a unit, its
+// softmax and its weights.
 //
 // Phases of a turn: stage offsets and masks, and see how far they reach; bring the window, once a block, as soon as one of its
 // warps can use it; locate and softmax; for each row of the stencil, write its words into a band and multiply; write. Where a
@@ -221,9 +222,9 @@ __device__ __forceinline__ unsigned twice(unsigned word, int second) {
 template <typename T, int SCALE, int REACH>
 __device__ __forceinline__ Sums multiply(const Located& unit, int lane, int first, const Seen<T, SCALE>& here, unsigned* band) {
   constexpr int SIZE = 2 * (SCALE + REACH) + 1, COLUMNS = Seen<T, SCALE>::COLUMNS, BEFORE = FARTHEST - REACH;
-  // A row of a matrix, for each lane. Of the band: unit lane % 8, words lane / 8 * 4 on. Of the pixels: 0, 4, 1, 5, 2, 6, 3, 7 of
-  // eight, whose first and second numbers are those of words 0 to 3 and 4 to 7; even channels, then odd ones, then both of the
-  // next eight pixels.
+  // A row of a matrix, for each lane. Of the band: unit lane % 8, words lane / 8 * 4 on. Of the pixels: 0, 4, 1, 5, 2, 6, 3, 7
+  // of eight, whose first and second numbers are those of words 0 to 3 and 4 to 7; even channels, then odd ones, then both of
+  // the next eight pixels.
   const int to = lane / ACROSS * ROW_WORDS + lane % ACROSS * (UNIT_WORDS + 1) + BEFORE, from = lane % 8 * UNIT_WORDS + lane / 8 * 4;
   const uint4* const pixels = here.value[lane / 8 % 2] + first + BEFORE * COLUMNS + lane / 16 * 8 + lane % 8 / 2 + lane % 2 * 4;
   if (REACH < FARTHEST) {  // what a wider stencil left
