@@ -10,6 +10,7 @@ from helpers import ROOT
 sys.path.insert(0, str(ROOT / "tools"))
 
 import ladder
+import ladder_drawn
 
 from vistalib.bench.workload import Offsets
 
@@ -79,8 +80,8 @@ def test_products_of_tensor_cores_are_counted_by_their_size() -> None:
 
 @pytest.mark.parametrize("offsets", ["normal:0.5", "uniform:4"])
 def test_a_strip_has_the_points_that_touch_its_pixels(offsets: str) -> None:
-    strips = ladder.sorted_by_strip(Offsets(offsets), tiles=1)
-    *_, cell, near = ladder.cells(Offsets(offsets), scale=2.0, tiles=1)
+    strips = ladder_drawn.sorted_by_strip(Offsets(offsets), tiles=1)
+    *_, cell, near = ladder_drawn.cells(Offsets(offsets), scale=2.0, tiles=1)
     bins = sorted(15 * y + x // 4 + (x + 1) // 4 for x, y in cell[near].tolist())  # of the sorted points
     begin = [[bisect_left(bins, 15 * y + 2 * strip - 1) for strip in range(8)] for y in range(28)] + [[len(bins)] * 8]
     end = [[bisect_left(bins, 15 * y + 2 * strip + 2) for strip in range(8)] for y in range(28)]
@@ -92,9 +93,9 @@ def test_a_strip_has_the_points_that_touch_its_pixels(offsets: str) -> None:
 
 
 def test_the_turns_of_a_window_are_counted_by_their_farthest_point() -> None:
-    assert ladder.reaching(Offsets("uniform:0.49")) == (1, 0, 0)
-    assert ladder.reaching(Offsets("uniform:4")) == (0, 0, 1)
-    near, wide, far = ladder.reaching(Offsets("normal:0.25"))  # 576 numbers of N(0, 0.5), in 4096 turns
+    assert ladder_drawn.reaching(Offsets("uniform:0.49")) == (1, 0, 0)
+    assert ladder_drawn.reaching(Offsets("uniform:4")) == (0, 0, 1)
+    near, wide, far = ladder_drawn.reaching(Offsets("normal:0.25"))  # 576 numbers of N(0, 0.5), in 4096 turns
     assert near == 0
     assert wide == pytest.approx((1 - 6.33e-5) ** 576, abs=0.01)
     assert wide + far == pytest.approx(1)

@@ -65,12 +65,6 @@ Settings settings_of(const Tensor& value, const Tensor& offset, const Tensor& ma
   return s;
 }
 
-// Begins at a multiple of 16 bytes, so that kernels can take as many at once: PyTorch's memory does, a view need not.
-Tensor ready(const Tensor& tensor) {
-  const Tensor whole = torch::stable::contiguous(tensor);
-  return reinterpret_cast<uintptr_t>(whole.const_data_ptr()) % 16 == 0 ? whole : torch::stable::clone(whole);
-}
-
 Tensor forward_cpu(const Tensor& value, const Tensor& offset, const Tensor& mask, int64_t groups, Sizes kernel_size,
                    Sizes stride, Sizes padding, Sizes dilation, double scale, bool logits, bool) {
   const Settings s = settings_of(value, offset, mask, groups, kernel_size, stride, padding, dilation, scale, logits);
@@ -115,6 +109,12 @@ void* current_stream(const Tensor& tensor) {
   void* stream = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
   return stream;
+}
+
+// Begins at a multiple of 16 bytes, so that kernels can take as many at once: PyTorch's memory does, a view need not.
+Tensor ready(const Tensor& tensor) {
+  const Tensor whole = torch::stable::contiguous(tensor);
+  return reinterpret_cast<uintptr_t>(whole.const_data_ptr()) % 16 == 0 ? whole : torch::stable::clone(whole);
 }
 
 void check_launch(const char* answer) { STD_TORCH_CHECK(answer == nullptr, "dcnv3 on CUDA could not be launched: ", answer); }
