@@ -89,11 +89,8 @@ void run_forward(const Settings& s, const T* value, const T* offset, const T* ma
       constexpr int D = decltype(width)::width;
       if constexpr (sizeof(T) == 2 && D == 16) {
         if (const long long tiles = tensor_cores ? windows_for(s) : 0) {
-          if (s.scale == 1.0) {
-            DCNV3_LAUNCH((forward_in_window<T, 1>), tiles, stream, z, value, offset, mask, output);
-          } else {
-            DCNV3_LAUNCH((forward_in_window<T, 2>), tiles, stream, z, value, offset, mask, output);
-          }
+          const auto kernel = s.scale == 1.0 ? forward_in_window<T, 1> : forward_in_window<T, 2>;
+          DCNV3_LAUNCH(kernel, tiles, stream, z, value, offset, mask, output);
           return;
         }
       }
@@ -115,13 +112,8 @@ void run_backward(const Settings& s, const T* grad_output, const T* value, const
     const auto made = [&](auto width) {
       constexpr int D = decltype(width)::width;
       if constexpr (D >= 16) {
-        if (tensor_cores) {
-          DCNV3_LAUNCH((backward_by_products<T, D>), sheets.blocks(), stream, z, ring, grad_output, value, offset, mask, grad_value,
-                       grad_offset, grad_mask);
-        } else {
-          DCNV3_LAUNCH((backward_by_lists<T, D>), sheets.blocks(), stream, z, ring, grad_output, value, offset, mask, grad_value,
-                       grad_offset, grad_mask);
-        }
+        const auto kernel = tensor_cores ? backward_by_products<T, D> : backward_by_lists<T, D>;
+        DCNV3_LAUNCH(kernel, sheets.blocks(), stream, z, ring, grad_output, value, offset, mask, grad_value, grad_offset, grad_mask);
       }
     };
     if (sheets.count > 0 && with_width(s, made)) return;

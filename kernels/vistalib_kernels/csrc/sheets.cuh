@@ -59,7 +59,7 @@ __device__ __forceinline__ void wait_for(const unsigned* counter, unsigned count
 }
 
 // Four sums out of L2: L1 may have an older sheet's.
-__device__ __forceinline__ Channels<float> load_shared(const float* from) {
+__device__ __forceinline__ Channels<float> load_from_l2(const float* from) {
 #if defined(__CUDA_ARCH__)
   uint4 raw;
   asm volatile("ld.global.cg.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(raw.x), "=r"(raw.y), "=r"(raw.z), "=r"(raw.w) : "l"(from));
@@ -88,7 +88,7 @@ __device__ __forceinline__ void turn_over(const Problem<float>& z, const Ring& r
 #pragma unroll
     for (int j = 0; j < TURN; ++j)
       if (round && i + j * THREADS < count)
-        of[j][0] = load_shared(from + j * THREADS * EACH), of[j][1] = load_shared(from + (j * THREADS * EACH + 4));
+        of[j][0] = load_from_l2(from + j * THREADS * EACH), of[j][1] = load_from_l2(from + (j * THREADS * EACH + 4));
 #pragma unroll
     for (int j = 0; j < TURN; ++j) {
       if (i + j * THREADS >= count) continue;

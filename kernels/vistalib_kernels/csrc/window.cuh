@@ -144,7 +144,7 @@ __device__ __forceinline__ float stage(const Problem<float>& z, const Turn& turn
   for (int i = 0; i < STEPS; ++i) moves[i * 32] = move[i], farthest = farther(farthest, move[i], T{});
 #pragma unroll
   for (int i = 0; i < STEPS; ++i) weights[i * 32 + row(i) * (MASK_ROW - ROW)] = weight[i];
-  return larger(fabsf(read(T{(unsigned short)(farthest & 0xffffu)})), fabsf(read(T{(unsigned short)(farthest >> 16)})));
+  return larger(fabsf(first_of(farthest, T{})), fabsf(second_of(farthest, T{})));
 }
 
 // What a lane knows of its unit.
@@ -181,9 +181,9 @@ __device__ __forceinline__ Located locate(const Problem<float>& z, int lane, Poi
   weigh(z, mask, unit.weight);
 #pragma unroll
   for (int k = 0; k < POINTS; ++k) {
-    const Pair<T> move = reinterpret_cast<const Pair<T>*>(staged)[lane * POINTS + k];
-    unit.across[k] = coordinate<SCALE>(start.x, k / 3, read(move.x)) - (start.x + float(k / 3 * SCALE));
-    unit.down[k] = coordinate<SCALE>(start.y, k % 3, read(move.y)) - (start.y + float(k % 3 * SCALE));
+    const Point<float> move = load_offset(staged + 2 * (lane * POINTS + k));
+    unit.across[k] = coordinate<SCALE>(start.x, k / 3, move.x) - (start.x + float(k / 3 * SCALE));
+    unit.down[k] = coordinate<SCALE>(start.y, k % 3, move.y) - (start.y + float(k % 3 * SCALE));
   }
   return unit;
 }
