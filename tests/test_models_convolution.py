@@ -27,11 +27,19 @@ def worst(got: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> float:
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-14), (torch.float32, 5e-6)], ids=["float64", "float32"])
 @pytest.mark.parametrize("kernel_size", [1, 3])
 @pytest.mark.parametrize("band", [1, 5, 32])
+@pytest.mark.parametrize("dense", [0, 1 << 20], ids=["sparse", "dense"])
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES.keys())
 def test_it_equals_the_convolution_of_the_concatenation(
-    sizes: list[tuple[int, int]], kernel_size: int, band: int, dtype: torch.dtype, bound: float, monkeypatch: pytest.MonkeyPatch
+    sizes: list[tuple[int, int]],
+    dense: int,
+    kernel_size: int,
+    band: int,
+    dtype: torch.dtype,
+    bound: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "BAND", band)
+    for name, value in (("BAND", band), ("DENSE", dense), ("WORTHWHILE", 0)):
+        monkeypatch.setattr(module, name, value)
     torch.manual_seed(0)
     conv = Conv(3 * len(sizes), 4, kernel_size).to(dtype)
     maps = [torch.randn(2, 3, *size, dtype=dtype).to(memory_format=torch.channels_last).requires_grad_() for size in sizes]
@@ -44,6 +52,12 @@ def test_it_equals_the_convolution_of_the_concatenation(
     with torch.no_grad():
         assert torch.equal(conv(maps), got)  # added up in place
     assert worst(torch.autograd.grad(got, leaves, gradient), torch.autograd.grad(expected, leaves, gradient)) < bound
+
+
+def test_small_maps_are_laid_side_by_side() -> None:
+    conv = Conv(6, 4, 3)
+    maps = [torch.randn(2, 3, 8, 12), torch.randn(2, 3, 4, 6)]
+    assert torch.equal(conv(maps), written_out(conv, maps))  # the same operations, so the same bits
 
 
 def test_an_exported_program_holds_the_plain_convolution() -> None:

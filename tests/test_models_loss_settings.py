@@ -1,4 +1,4 @@
-"""Class weights, hard pixels and Dice: each against its definition pixel by pixel, in bands and as a whole."""
+"""Class weights, hard pixels and Dice: each against its definition pixel by pixel, in tiles and as a whole."""
 
 import math
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vistalib.models import LossSettings, balanced_weights, create_model
+from vistalib.models import LossSettings, balanced_weights, create_model, loss_tiles
 from vistalib.models import loss as module
 from vistalib.models.loss import head_loss
 
@@ -63,13 +63,13 @@ def by_definition(logits: Tensor, label: Tensor, settings: LossSettings) -> dict
 
 
 @choices
-@pytest.mark.parametrize("band", [1, 700, 1 << 20], ids=["a row", "some rows", "all rows"])
-@pytest.mark.parametrize("whole", [False, True], ids=["bands", "whole"])
+@pytest.mark.parametrize("tile", [1, 700, 1 << 20], ids=["a row", "some rows", "all rows"])
+@pytest.mark.parametrize("whole", [False, True], ids=["tiles", "whole"])
 def test_losses_and_gradients_are_those_of_the_definition(
-    settings: LossSettings, band: int, whole: bool, monkeypatch: pytest.MonkeyPatch
+    settings: LossSettings, tile: int, whole: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logits, label = draw()
-    monkeypatch.setattr(module, "BAND", band)
+    monkeypatch.setattr(loss_tiles, "TILE", tile)
     monkeypatch.setattr(module.convolution, "written_out", lambda x: whole)
     found = head_loss("a", logits, label, weight=0.4, settings=settings, class_weights=weights_of(settings))
     expected = by_definition(logits, label, settings)
@@ -92,7 +92,7 @@ def test_gradients_are_those_of_differences(settings: LossSettings) -> None:
 
 
 @choices
-@pytest.mark.parametrize("whole", [False, True], ids=["bands", "whole"])
+@pytest.mark.parametrize("whole", [False, True], ids=["tiles", "whole"])
 def test_no_label_at_all_is_no_loss_and_no_gradient(
     settings: LossSettings, whole: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

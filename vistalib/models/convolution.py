@@ -3,7 +3,8 @@
 A convolution is linear in the channels that it reads, so that of a concatenation is the sum of one for each part. And a part
 that was resized need not be large for it: products with the channels, one for each point of the window, commute with resizing,
 which leaves channels alone. So a coarse map is multiplied where it is small; what comes out is resized, shifted, added, which
-costs little. For a pyramid of four maps that is a third of the multiply-adds, and the same sum, rounded otherwise.
+costs little. For a pyramid of four maps that is a third of the multiply-adds, and the same sum, rounded otherwise. Where all
+maps are small there is little to spare, and the plain way is taken.
 
 Letters: N images, C channels that go in, O that come out, k x k window, H x W pixels of the first map, h x w of a coarser one.
 """
@@ -20,6 +21,9 @@ from torch.autograd.function import once_differentiable
 from vistalib.ops.convolution import same_convolution
 
 BAND = 16  # rows
+# Measured on two cores, with 64 and 512 channels:
+WORTHWHILE = 1 << 28  # multiply-adds that are spared, with fewer the plain way is quicker
+DENSE = 1 << 20  # multiply-adds for a row, with fewer it is quicker to make them than to go past the zeros
 
 
 class Conv(nn.Conv2d):
@@ -36,9 +40,10 @@ class Conv(nn.Conv2d):
         """`forward` with another `weight` (O, C, k, k)."""
         maps = (maps,) if isinstance(maps, Tensor) else maps
         finest, *coarser = maps
-        if written_out(finest) or torch.is_autocast_enabled("cpu"):
+        spared = sum(x.shape[1] for x in coarser) * weight[:, 0].numel() * finest[:, 0].numel()
+        if written_out(finest) or torch.is_autocast_enabled("cpu") or spared < WORTHWHILE:
             whole = torch.cat([finest, *(resize(x, side(finest)) for x in coarser)], dim=1) if coarser else finest
-            return nn.functional.conv2d(whole, weight, padding=weight.shape[-1] // 2)  # (N, O, H, W)
+            return same_convolution(whole, weight)  # (N, O, H, W)
         first, *others = torch.split(weight, [x.shape[1] for x in maps], dim=1)  # (O, C_i, k, k)
         total = same_convolution(finest, first).permute(0, 2, 3, 1)  # (N, H, W, O)
         if coarser:
@@ -73,19 +78,26 @@ def lean(x: Tensor) -> bool:
 class _Coarse:
     """The convolution of `x` (N, C, h, w), resized to `size` H x W, with `weight` (O, C, k, k), by bands of rows.
 
-    In bands, since what a coarse map is multiplied to has k*k times its pixels.
+    In bands, since what a coarse map is multiplied to has k*k times its pixels. Most weights of `columns` are zero: row by row
+    they are passed over, but where the map is narrow all rows are multiplied in one call, zeros and all.
     """
 
     def __init__(self, x: Tensor, weight: Tensor, size: tuple[int, int]) -> None:
         self.x, self.window, self.height = x, weight.shape[-1], size[0]
         self.taps = weight.permute(2, 3, 0, 1).flatten(1, 2).mT  # (k, C, k*O)
         self.rows = _resized_windows(x.shape[2], size[0], self.window, x)  # (H, h, k)
-        self.columns = _sparse(_resized_windows(x.shape[3], size[1], self.window, x).flatten(1))  # (W, w*k)
+        self.columns = _resized_windows(x.shape[3], size[1], self.window, x).flatten(1)  # (W, w*k)
+        self.narrow = self.columns.numel() * weight.shape[0] <= DENSE
 
     @cached_property
-    def columns_back(self) -> Tensor:
-        """The transpose of `columns`, (w*k, W), which only a backward pass needs."""
-        return _sparse(self.columns.to_dense().T)
+    def sparse(self) -> Tensor:
+        """`columns` without its zeros."""
+        return _sparse(self.columns)
+
+    @cached_property
+    def sparse_back(self) -> Tensor:
+        """The transpose of `sparse`, (w*k, W), which only a backward pass needs."""
+        return _sparse(self.columns.T)
 
     def part(self, first: int, height: int) -> Tensor:
         """What the rows first .. first + B - 1 of the convolution are made of before columns are resized: (N*B, w*k, O)."""
@@ -108,12 +120,15 @@ class _Coarse:
 
 def _add(band: Tensor, coarser: Sequence[_Coarse], first: int) -> Tensor:
     """`band` (N, B, W, O), the rows from `first` on, with these rows of every convolution; in place if there is no gradient."""
-    parts = [coarse.part(first, band.shape[1]) for coarse in coarser]
-    if not lean(band):
-        added: Tensor = _Added.apply(band, coarser, *parts)  # type: ignore[no-untyped-call]  # of torch
-        return added
-    for coarse, part in zip(coarser, parts, strict=True):
-        _add_products(band, coarse.columns, part, out=band)
+    for coarse in coarser:
+        part = coarse.part(first, band.shape[1])  # (N*B, w*k, O)
+        if coarse.narrow:
+            products = torch.bmm(coarse.columns.expand(len(part), -1, -1), part).view_as(band)
+            band = band.add_(products) if lean(band) else band + products
+        elif lean(band):
+            _add_products(band, coarse.sparse, part, out=band)
+        else:
+            band = _Added.apply(band, coarse, part)  # type: ignore[no-untyped-call]  # of torch
     return band
 
 
@@ -121,21 +136,19 @@ class _Added(torch.autograd.Function):
     """Columns resized and added, for autograd, which knows neither sparse matrices nor a band that others have a share in."""
 
     @staticmethod
-    def forward(ctx: Any, band: Tensor, coarser: Sequence[_Coarse], *parts: Tensor) -> Tensor:
-        ctx.coarser = coarser
+    def forward(ctx: Any, band: Tensor, coarse: _Coarse, part: Tensor) -> Tensor:
+        ctx.coarse = coarse
         added = torch.empty_like(band)
-        for i, (coarse, part) in enumerate(zip(coarser, parts, strict=True)):
-            _add_products(added if i else band, coarse.columns, part, out=added)
+        _add_products(band, coarse.sparse, part, out=added)
         return added
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        rows = gradient.flatten(0, 1)  # (N*B, W, O)
-        parts = [gradient.new_zeros(len(rows), coarse.columns.shape[1], rows.shape[2]) for coarse in ctx.coarser]
-        for coarse, part in zip(ctx.coarser, parts, strict=True):
-            _add_products(part[None], coarse.columns_back, rows, out=part[None])
-        return gradient, None, *parts
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, Tensor]:
+        rows, back = gradient.flatten(0, 1), ctx.coarse.sparse_back  # (N*B, W, O), (w*k, W)
+        part = gradient.new_zeros(len(rows), len(back), rows.shape[2])
+        _add_products(part[None], back, rows, out=part[None])
+        return gradient, None, part
 
 
 def _add_products(band: Tensor, matrix: Tensor, parts: Tensor, *, out: Tensor) -> None:

@@ -1,27 +1,20 @@
 """The loss of one head: cross-entropy at the size of the label, and the accuracy beside it.
 
-Logits at label size are large, 300 MB for 150 classes on 512 x 1024 pixels, and autograd keeps three such tensors. Their
-only use is a few numbers. So on a CPU they come and go in bands of rows: each is resized, gives its part of the sum and of the
-gradient at the logits' own size, and is forgotten. Where `LossSettings` ask for more than the sum, the gradient of a pixel
-depends on all of them: then the bands come twice, forward for the cross-entropy of each pixel and backward for the gradient.
+On a CPU the logits at label size, which are large, come and go in tiles (`loss_tiles`); what stands here is the same in plain
+PyTorch. Where `LossSettings` ask for more than the sum, the gradient of a pixel depends on all of them.
 Letters: N images, K classes, h x w logits, H x W labels.
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from vistalib.models import convolution
 from vistalib.models.convolution import resize
 from vistalib.models.loss_settings import LossSettings
+from vistalib.models.loss_tiles import IGNORE_INDEX, PixelEntropy, SummedEntropy
 
-IGNORE_INDEX = 255
-BAND = 1 << 21  # logits: 8 MB
 RELEASED = LossSettings()
 
 
@@ -42,10 +35,11 @@ def head_loss(
     """
     whole = convolution.written_out(logits)
     if settings.released:
-        total, right = _whole(logits, label) if whole else _Banded.apply(logits, label)  # type: ignore[no-untyped-call]  # of torch
+        summed = _whole if whole else SummedEntropy.apply
+        total, right = summed(logits, label)
         losses = {f"{name}.loss_ce": weight * total / label.numel()}
     else:
-        parts = _pixels_whole if whole else _BandedTwice.apply
+        parts = _pixels_whole if whole else PixelEntropy.apply
         entropy, mass, right = parts(logits, label, settings.dice_weight > 0)
         total, divisor = _chosen(entropy, label, settings, class_weights)
         losses = {f"{name}.loss_ce": weight * total / divisor}
@@ -120,90 +114,3 @@ def _pixels(logits: Tensor, label: Tensor, with_mass: bool) -> tuple[Tensor, Ten
     else:
         mass = log.new_zeros(log.shape[1])
     return entropy, mass, (logits.detach().argmax(dim=1) == flat).sum()
-
-
-class _Banded(torch.autograd.Function):
-    """`_whole` in bands of rows, with the gradient made on the way."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        gradient = torch.zeros_like(_wide(logits))
-        sums = [gradient.new_zeros(()), torch.zeros((), dtype=torch.int64)]
-        for rows, near, weights in _bands(logits, label):
-            leaf = _wide(logits[:, :, near].detach()).requires_grad_(ctx.needs_input_grad[0])
-            with _plainly(grad=leaf.requires_grad):
-                parts = _sums(_band(leaf, weights, label.shape[2]), label[:, rows])
-            if leaf.requires_grad:
-                gradient[:, :, near] += torch.autograd.grad(parts[0], leaf)[0]
-            sums = [total + part.detach() for total, part in zip(sums, parts, strict=True)]
-        ctx.save_for_backward(gradient.to(logits.dtype))
-        ctx.mark_non_differentiable(sums[1])
-        return sums[0], sums[1]
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_total: Tensor, _: Tensor) -> tuple[Tensor, None]:
-        (gradient,) = ctx.saved_tensors
-        return gradient * grad_total, None
-
-
-class _BandedTwice(torch.autograd.Function):
-    """`_pixels_whole` in bands of rows, each made a second time for its gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, label: Tensor, with_mass: bool) -> tuple[Tensor, Tensor, Tensor]:
-        found = []
-        for rows, near, weights in _bands(logits, label):
-            with _plainly(grad=False):
-                found.append(_pixels(_band(_wide(logits[:, :, near]), weights, label.shape[2]), label[:, rows], with_mass))
-        entropies, masses, rights = zip(*found, strict=True)
-        right = torch.stack(rights).sum(0)
-        ctx.save_for_backward(logits, label)
-        ctx.with_mass = with_mass
-        ctx.mark_non_differentiable(right)
-        return torch.cat(entropies, dim=1), torch.stack(masses).sum(0), right
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_entropy: Tensor, grad_mass: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
-        logits, label = ctx.saved_tensors
-        gradient = torch.zeros_like(_wide(logits))
-        for rows, near, weights in _bands(logits, label):
-            leaf = _wide(logits[:, :, near].detach()).requires_grad_()
-            with _plainly(grad=True):
-                entropy, mass, _ = _pixels(_band(leaf, weights, label.shape[2]), label[:, rows], ctx.with_mass)
-                total = (entropy * grad_entropy[:, rows]).sum() + (mass * grad_mass).sum()
-            gradient[:, :, near] += torch.autograd.grad(total, leaf)[0]
-        return gradient.to(logits.dtype), None, None
-
-
-def _bands(logits: Tensor, label: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Each band's rows of the label, the rows of the logits that it is made of, and what these count in it."""
-    (images, classes, low, _), (_, height, width) = logits.shape, label.shape
-    step = max(1, BAND // (images * classes * width))
-    weights = convolution.interpolation(low, height, like=_wide(logits[:0]))  # (H, h)
-    for first in range(0, height, step):
-        band = weights[first : first + step]
-        touched = band.any(0).nonzero()
-        near = slice(int(touched[0]), int(touched[-1]) + 1)
-        yield slice(first, first + step), near, band[:, near]
-
-
-@contextmanager
-def _plainly(*, grad: bool) -> Iterator[None]:
-    """Compute in the numbers that are given, with gradients or without."""
-    with torch.set_grad_enabled(grad), torch.autocast("cpu", enabled=False):
-        yield
-
-
-def _wide(logits: Tensor) -> Tensor:
-    """As float32, or float64 where that is what comes."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-
-def _band(logits: Tensor, rows: Tensor, width: int) -> Tensor:
-    """Rows made of (N, K, h, w) by `rows` (H, h), resized to `width`: (N, K, H, W) in channels-last memory."""
-    images, classes, low, narrow = logits.shape
-    flat = logits.permute(0, 2, 3, 1).reshape(images, low, narrow * classes)
-    tall = (rows @ flat).view(images, len(rows), narrow, classes).permute(0, 3, 1, 2)  # (N, K, H, w)
-    return resize(tall, (len(rows), width))

@@ -1,0 +1,181 @@
+"""The cross-entropy of logits resized to the size of the label, on a CPU: in tiles of the label, each made, used and forgotten.
+
+Logits at label size are large, 300 MB for 150 classes on 512 x 1024 pixels, and autograd keeps three such tensors. Their only
+use is a few numbers, so they come and go a tile at a time: two products with small matrices resize the logits around it, and
+the same two transposed bring its gradient back to their size. Inside, classes lie apart and pixels side by side: then maxima,
+powers and sums over classes are vector instructions, and take a quarter of the time that they take with classes side by side.
+
+Letters: N images, K classes, h x w logits, H x W labels; a tile has B x V of their pixels, made of b x v logits.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from vistalib.models import convolution
+
+IGNORE_INDEX = 255
+TILE = 1 << 20  # logits: 4 MB, which a dozen passes find in the cache
+WIDTH = 128  # pixels: the products cost as many multiply-adds a pixel as a tile is made of columns
+
+
+class SummedEntropy(torch.autograd.Function):
+    """Sum of the cross-entropies of (N, K, h, w) for a label (N, H, W), and how many pixels' most likely class is right.
+
+    The gradient is made on the way.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        gradient = torch.zeros_like(_wide(logits))
+        total, right = gradient.new_zeros(()), torch.zeros((), dtype=torch.int64)
+        with _plainly():
+            for tile in _tiles(logits, label):
+                pixels = _Pixels(tile.resized(logits), tile.of(label))
+                total += pixels.entropy().sum()
+                right += pixels.right()
+                if ctx.needs_input_grad[0]:
+                    tile.add_back(pixels.gradient(pixels.labelled), gradient)
+        ctx.save_for_backward(gradient.to(logits.dtype))
+        ctx.mark_non_differentiable(right)
+        return total, right
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_total: Tensor, _: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad_total, None
+
+
+class PixelEntropy(torch.autograd.Function):
+    """The cross-entropy of each pixel (N, H, W), the probability of each class over labelled ones (K,), how many are right.
+
+    Each tile is made a second time for its gradient, which depends on all pixels. Without `with_mass` the second is zero.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, label: Tensor, with_mass: bool) -> tuple[Tensor, Tensor, Tensor]:
+        entropy, mass = (_wide(logits).new_zeros(size) for size in (label.shape, logits.shape[1]))
+        right = torch.zeros((), dtype=torch.int64)
+        with _plainly():
+            for tile in _tiles(logits, label):
+                pixels = _Pixels(tile.resized(logits), tile.of(label))
+                tile.of(entropy).copy_(pixels.entropy())
+                right += pixels.right()
+                if with_mass:
+                    mass += (pixels.probability() * pixels.labelled[:, None]).sum((0, 2, 3))
+        ctx.save_for_backward(logits, label)
+        ctx.mark_non_differentiable(right)
+        return entropy, mass, right
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_entropy: Tensor, grad_mass: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
+        logits, label = ctx.saved_tensors
+        gradient = torch.zeros_like(_wide(logits))
+        with _plainly():
+            for tile in _tiles(logits, label):
+                pixels = _Pixels(tile.resized(logits), tile.of(label))
+                probability = pixels.probability()
+                along = grad_mass[:, None, None] - torch.einsum("nkbv,k->nbv", probability, grad_mass)[:, None]
+                of_mass = probability * along * pixels.labelled[:, None]
+                tile.add_back(of_mass + pixels.gradient(tile.of(grad_entropy) * pixels.labelled), gradient)
+        return gradient.to(logits.dtype), None, None
+
+
+class _Pixels:
+    """The pixels of a tile: their logits (N, K, B, V), which are used up, and their label (N, B, V)."""
+
+    def __init__(self, logits: Tensor, label: Tensor) -> None:
+        self.logits = logits.sub_(logits.amax(1, keepdim=True))  # below the largest of the pixel
+        self.label = label
+        known = label != IGNORE_INDEX
+        self.labelled = known.to(logits.dtype)  # (N, B, V)
+        self.true = torch.where(known, label, 0)[:, None]  # (N, 1, B, V)
+        self.below = self.logits.gather(1, self.true)[:, 0]  # (N, B, V), how far the true class is below the largest
+        self.highest = self._highest()
+        self.powers = self.logits.exp_()
+        self.sums = self.powers.sum(1, keepdim=True)
+
+    def _highest(self) -> Tensor:
+        """Whether the true class is the most likely one (N, B, V); of equal ones the first."""
+        zeros = self.logits.numel() - int(torch.count_nonzero(self.logits))
+        if zeros == self.label.numel():  # one a pixel, no two are equal: no search for the first
+            return self.below == 0
+        return self.logits.argmax(1) == self.true[:, 0]
+
+    def entropy(self) -> Tensor:
+        """(N, B, V), zero where there is no label."""
+        return (self.sums[:, 0].log() - self.below) * self.labelled
+
+    def right(self) -> Tensor:
+        """How many labelled pixels' most likely class is theirs."""
+        return (self.highest & (self.label != IGNORE_INDEX)).sum()
+
+    def probability(self) -> Tensor:
+        """(N, K, B, V)."""
+        return self.powers / self.sums
+
+    def gradient(self, weight: Tensor) -> Tensor:
+        """That of the sum of `weight` (N, B, V) times the cross-entropies, (N, K, B, V)."""
+        share = self.powers * (weight[:, None] / self.sums)
+        return share.scatter_add_(1, self.true, -weight[:, None])
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """Where a tile lies in the label, which logits it is made of, and what each of them counts in its rows and columns."""
+
+    place: tuple[slice, slice]
+    near: tuple[slice, slice]
+    down: Tensor  # (B, b)
+    across: Tensor  # (v, V)
+
+    def of(self, x: Tensor) -> Tensor:
+        """Its part of (N, H, W)."""
+        return x[:, *self.place]
+
+    def resized(self, logits: Tensor) -> Tensor:
+        """(N, K, h, w) to (N, K, B, V)."""
+        return self.down @ (_wide(logits[:, :, *self.near]).contiguous() @ self.across)
+
+    def add_back(self, gradient: Tensor, total: Tensor) -> None:
+        """Add what (N, K, B, V) is of logits to `total` (N, K, h, w)."""
+        total[:, :, *self.near] += self.down.T @ (gradient @ self.across.T)
+
+
+def _tiles(logits: Tensor, label: Tensor) -> Iterator[_Tile]:
+    (images, classes, *low), (_, *high) = logits.shape, label.shape
+    down, across = (
+        convolution.interpolation(before, after, like=_wide(logits[:0])) for before, after in zip(low, high, strict=True)
+    )
+    columns = [_span(across, first, WIDTH) for first in range(0, high[1], WIDTH)]
+    step = max(1, TILE // (images * classes * min(high[1], WIDTH)))
+    for rows, near_rows, count_rows in (_span(down, first, step) for first in range(0, high[0], step)):
+        for place, near, count in columns:
+            yield _Tile((rows, place), (near_rows, near), count_rows, count.T.contiguous())
+
+
+def _span(matrix: Tensor, first: int, length: int) -> tuple[slice, slice, Tensor]:
+    """`length` pixels from `first` on, the logits that they are made of, and the part of `matrix` that makes them."""
+    part = matrix[first : first + length]
+    touched = part.any(0).nonzero()
+    near = slice(int(touched[0]), int(touched[-1]) + 1)
+    return slice(first, first + len(part)), near, part[:, near].contiguous()
+
+
+@contextmanager
+def _plainly() -> Iterator[None]:
+    """Compute in the numbers that are given."""
+    with torch.autocast("cpu", enabled=False):
+        yield
+
+
+def _wide(logits: Tensor) -> Tensor:
+    """As float32, or float64 where that is what comes."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
