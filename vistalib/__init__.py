@@ -4,4 +4,8 @@ The rooms: `ops`, `models`, `data`, `train`, `evaluate`, `recipes`, `viz`, `cour
 Importing this package needs torch and numpy only.
 """
 
+from vistalib.threads import sleep_while_waiting
+
 __version__ = "0.1.0"
+
+sleep_while_waiting()

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 EVERY = 10.0  # seconds between plain lines
 T = TypeVar("T")
+_hidden = False
 
 
 def progress(items: Iterable[T], description: str, *, total: int | None = None, start: int = 0) -> Iterator[T]:
@@ -15,6 +16,9 @@ def progress(items: Iterable[T], description: str, *, total: int | None = None, 
     `total` is the number of items where `len(items)` does not tell; `start` of them are already done. Without tqdm, or
     where standard error is neither a terminal nor a notebook, a line is printed at most every ten seconds and at the end.
     """
+    if _hidden:
+        yield from items
+        return
     if total is None and isinstance(items, Sized):
         total = len(items) + start
     bar = _bar()
@@ -31,6 +35,12 @@ def progress(items: Iterable[T], description: str, *, total: int | None = None, 
             said = now
             _say(description, done, total, now - began)
     _say(description, done, total, time.monotonic() - began)
+
+
+def hide_progress() -> None:
+    """Show none from now on: in a process whose progress another one shows."""
+    global _hidden
+    _hidden = True
 
 
 def _bar() -> Any:

@@ -2,15 +2,17 @@
 
 Four runs share one model and one schedule shape. `pretrain` sees streets in the Vistas layout, `finetune` continues on the
 few streets in the Cityscapes layout; the controls `scratch` and `scratch_total` see those few alone, for the finetuning
-budget and for the budget of both stages. The folder that this leaves is read by `vistalib.viz.write_report` and by the book.
+budget and for the budget of both stages. Those that do not need each other run side by side. The folder that this leaves is
+read by `vistalib.viz.write_report` and by the book.
 """
 
 import dataclasses
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,13 @@ import numpy as np
 from vistalib.data import Cityscapes, synthesize
 from vistalib.evaluate import MULTI_SCALES, Evaluation, evaluate_dataset, predict_labels, scripts_check
 from vistalib.files import read_json, replacing, write_json
-from vistalib.models import Segmentor
 from vistalib.provenance import peak_memory_mb, provenance
 from vistalib.recipes import small
+from vistalib.recipes.jobs import Job, run_jobs
 from vistalib.recipes.recipe import Recipe, Roots
-from vistalib.recipes.run import RunResult, run
+from vistalib.recipes.run import run
 from vistalib.recipes.sampling import sampling_pattern
+from vistalib.threads import usable_cores
 
 RECORD = "demo.json"
 EXAMPLES = 3  # validation images kept with their predictions
@@ -68,6 +71,8 @@ class Stage:
     title: str
     recipe: Recipe
     starts_from: str | None = None
+    multi_scale: bool = False
+    """Whether it is evaluated at several scales, too."""
 
 
 def run_demo(folder: str | Path, settings: DemoSettings, *, data: str | Path | None = None) -> dict[str, Any]:
@@ -87,52 +92,97 @@ def run_demo(folder: str | Path, settings: DemoSettings, *, data: str | Path | N
     facts, seconds = provenance(), dict[str, float]()
     with _timed(seconds, "draw the streets"):
         roots = draw_streets(streets, settings)
-    results: dict[str, RunResult] = {}
     stages = demo_stages(settings)
-    scale = stages[0].recipe.evaluation_scale  # of all of them
-    for stage in stages:
-        print(f"\n{stage.title}: {stage.recipe.settings.iterations} iterations", flush=True)
-        with _timed(seconds, stage.name):
-            results[stage.name] = run(
-                stage.recipe,
-                roots,
-                folder=folder / "runs" / stage.name,
-                start_from=None if stage.starts_from is None else folder / "runs" / stage.starts_from,
-                resume=True,
-                device="cpu",
-                num_workers=0,
-                in_memory=True,
-            )
-        print(f"{stage.title}: mIoU {100 * results[stage.name].evaluation.mean_iou:.1f}%", flush=True)
-    root = streets / "cityscapes"
-    validation = Cityscapes(root, "val")
-    with _timed(seconds, "multi-scale evaluation and check"), tempfile.TemporaryDirectory(dir=folder) as scratch:
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
         predictions = Path(scratch) / "predictions"
-        multi = {
-            "finetune": _multi_scale(results["finetune"].model, validation, scale, export=predictions),
-            "scratch_total": _multi_scale(results["scratch_total"].model, validation, scale),
-        }
-        check = scripts_check(multi["finetune"], predictions, root / "gtFine" / "val")
-    with _timed(seconds, "pictures"):
-        compared = {name: result.model for name, result in results.items() if name != "pretrain"}
-        _save_examples(folder, validation, compared, scale)
-        pattern = sampling_pattern(results["finetune"].model, validation, scale=scale)
-        _save_arrays(folder / "sampling.npz", pattern)
+        lines = (f"  {stage.title}: {stage.recipe.settings.iterations} iterations" for stage in stages)
+        print("\nFour trainings, side by side where they do not need each other:", *lines, sep="\n", flush=True)
+        with _timed(seconds, "train and evaluate"):
+            trained = _train(stages, roots, folder, predictions)
+        with _timed(seconds, "check from outside"):
+            (_, multi_scale) = trained["finetune"].evaluations
+            check = scripts_check(multi_scale, predictions, streets / "cityscapes" / "gtFine" / "val")
+    validation = Cityscapes(streets / "cityscapes", "val")
+    _save_examples(folder, validation, {name: one.examples for name, one in trained.items() if name != "pretrain"})
+    _save_arrays(folder / "sampling.npz", trained["finetune"].sampling)
     record = {
         "facts": facts,
         "settings": dataclasses.asdict(settings),
         "classes": list(validation.classes),
         "colors": validation.colors.tolist(),
-        "runs": [_run_record(stage, results[stage.name], seconds, multi) for stage in stages],
+        "runs": [trained[stage.name].record(stage) for stage in stages],
         "stages": [{"name": name, "seconds": round(value, 1)} for name, value in seconds.items()],
         "seconds": round(time.monotonic() - began, 1),
         "resumed": resumed,
-        "peak_memory_mb": round(peak_memory_mb()),
+        "peak_memory_mb": round(
+            peak_memory_mb() + sum(sorted(one.peak_memory_mb for one in trained.values())[-usable_cores() :])
+        ),
         "scripts_check": check,
         "commands": list(COMMANDS),
     }
     write_json(folder / RECORD, record)
     return record
+
+
+def _train(stages: list[Stage], roots: Roots, folder: Path, predictions: Path) -> dict[str, "_Trained"]:
+    """What became of each stage, by its name; the label maps of the finetuned network go to `predictions`."""
+    jobs = []
+    for stage in stages:
+        work = partial(_train_stage, stage, roots, folder / "runs", predictions if stage.name == "finetune" else None)
+        jobs.append(Job(stage.name, stage.recipe.settings.iterations, work, needs=stage.starts_from))
+    titles = {stage.name: stage.title for stage in stages}
+    trained = {}
+    for name, one in run_jobs(jobs, "training", folder=folder):
+        trained[name] = one
+        print(f"{titles[name]}: mIoU {100 * one.evaluations[0].mean_iou:.1f}%, {one.seconds:.0f} s", flush=True)
+    return trained
+
+
+def _train_stage(stage: Stage, roots: Roots, runs: Path, export: Path | None, report: Callable[[int], None]) -> "_Trained":
+    """One run, in a process of its own."""
+    began = time.monotonic()
+    result = run(
+        stage.recipe,
+        roots,
+        folder=runs / stage.name,
+        start_from=None if stage.starts_from is None else runs / stage.starts_from,
+        resume=True,
+        device="cpu",
+        num_workers=0,
+        in_memory=True,
+        on_log=lambda line: report(line["iteration"]),
+    )
+    model, evaluations = result.model, [result.evaluation]
+    scale, validation = stage.recipe.evaluation_scale, roots.open(stage.recipe.validation)
+    assert isinstance(validation, Cityscapes)
+    if stage.multi_scale:
+        evaluations.append(evaluate_dataset(model, validation, scale=scale, scales=MULTI_SCALES, flip=True, export=export))
+    examples = np.stack([predict_labels(model, validation.read(i)[0], scale=scale) for i in _chosen(validation)])
+    sampling = sampling_pattern(model, validation, scale=scale)
+    return _Trained(tuple(evaluations), examples, sampling, time.monotonic() - began, peak_memory_mb())
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """What the process of one run tells of it."""
+
+    evaluations: tuple[Evaluation, ...]
+    examples: np.ndarray[Any, Any]  # (EXAMPLES, H, W), predictions for some validation images
+    sampling: dict[str, np.ndarray[Any, Any]]
+    seconds: float
+    peak_memory_mb: float
+
+    def record(self, stage: Stage) -> dict[str, Any]:
+        return {
+            "name": stage.name,
+            "title": stage.title,
+            "dataset": stage.recipe.validation.kind,
+            "seed": stage.recipe.settings.seed,
+            "iterations": stage.recipe.settings.iterations,
+            "folder": f"runs/{stage.name}",
+            "seconds": round(self.seconds, 1),
+            "evaluations": [evaluation.to_json() for evaluation in self.evaluations],
+        }
 
 
 def draw_streets(root: Path, settings: DemoSettings, *, workers: int | None = None) -> Roots:
@@ -159,9 +209,11 @@ def demo_stages(settings: DemoSettings) -> list[Stage]:
     finetuned = seeded(small.finetune(second, size, pretrained=first))
     return [
         Stage("pretrain", "Pretrained on Vistas streets", seeded(small.pretrain(first, size))),
-        Stage("finetune", "Pretrained, then finetuned", finetuned, starts_from="pretrain"),
+        Stage("finetune", "Pretrained, then finetuned", finetuned, starts_from="pretrain", multi_scale=True),
         Stage("scratch", "From scratch, finetuning budget", seeded(small.scratch(second, size))),
-        Stage("scratch_total", "From scratch, total budget", seeded(small.scratch_total(first + second, size))),
+        Stage(
+            "scratch_total", "From scratch, total budget", seeded(small.scratch_total(first + second, size)), multi_scale=True
+        ),
     ]
 
 
@@ -188,39 +240,21 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     seconds[name] = time.monotonic() - began
 
 
-def _multi_scale(model: Segmentor, validation: Cityscapes, scale: tuple[int, int], export: Path | None = None) -> Evaluation:
-    return evaluate_dataset(model, validation, scale=scale, scales=MULTI_SCALES, flip=True, export=export)
+def _chosen(validation: Cityscapes) -> list[int]:
+    """The images that are kept with their predictions."""
+    return [int(i) for i in np.linspace(0, len(validation) - 1, min(EXAMPLES, len(validation))).round()]
 
 
-def _save_examples(folder: Path, validation: Cityscapes, models: dict[str, Segmentor], scale: tuple[int, int]) -> None:
-    chosen = np.linspace(0, len(validation) - 1, min(EXAMPLES, len(validation))).round().astype(int)
-    pairs = [validation.read(int(i)) for i in chosen]
+def _save_examples(folder: Path, validation: Cityscapes, predictions: dict[str, np.ndarray[Any, Any]]) -> None:
+    pairs = [validation.read(i) for i in _chosen(validation)]
     images, targets = np.stack([image for image, _ in pairs]), np.stack([target for _, target in pairs])
-    arrays: dict[str, np.ndarray[Any, Any]] = {"image": images, "target": targets}
-    for name, model in models.items():
-        arrays[f"prediction_{name}"] = np.stack([predict_labels(model, image, scale=scale) for image in images])
-    _save_arrays(folder / "examples.npz", arrays)
+    arrays = {f"prediction_{name}": labels for name, labels in predictions.items()}
+    _save_arrays(folder / "examples.npz", {"image": images, "target": targets, **arrays})
 
 
 def _save_arrays(path: Path, arrays: dict[str, np.ndarray[Any, Any]]) -> None:
     with replacing(path) as beside:
         np.savez_compressed(beside, allow_pickle=False, **arrays)
-
-
-def _run_record(stage: Stage, result: RunResult, seconds: dict[str, float], multi: dict[str, Evaluation]) -> dict[str, Any]:
-    evaluations = [result.evaluation.to_json()]
-    if stage.name in multi:
-        evaluations.append(multi[stage.name].to_json())
-    return {
-        "name": stage.name,
-        "title": stage.title,
-        "dataset": stage.recipe.validation.kind,
-        "seed": stage.recipe.settings.seed,
-        "iterations": stage.recipe.settings.iterations,
-        "folder": f"runs/{stage.name}",
-        "seconds": round(seconds[stage.name], 1),
-        "evaluations": evaluations,
-    }
 
 
 __all__ = ["DemoSettings", "Stage", "demo_stages", "draw_streets", "run_demo"]

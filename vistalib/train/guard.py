@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType, TracebackType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,6 +42,10 @@ class NonFiniteLoss(FloatingPointError):
         )
         self.iteration = iteration
         self.samples = samples
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """From process to process."""
+        return type(self), (self.iteration, self.samples), vars(self)
 
 
 class FiniteGuard:
