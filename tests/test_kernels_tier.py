@@ -168,10 +168,11 @@ def test_a_tier_that_does_not_exist_is_refused_with_the_choices(backend: str, mo
         call(inputs_of(torch.float32))
 
 
-@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("there", [True, False], ids=["gpu", "no-gpu"])
 def test_doctor_shows_the_choices_of_a_tier_that_does_not_exist(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    there: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(backends, "_has_device", lambda backend: there or backend in ("cpp", "numba"))
     monkeypatch.setenv(cuda.TIER, "quick")
     assert main(["doctor"]) == 0
     (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("  cuda "))

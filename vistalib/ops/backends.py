@@ -177,8 +177,10 @@ def _serves(backend: str) -> bool:
 
 def _told(backend: str) -> BackendStatus:
     try:
+        if backend == "cuda" and isinstance(found := _load(backend), ModuleType):
+            found.tier()  # where there is no GPU, too: a job may be prepared here and run where there is one
         return _status(backend)
-    except ValueError as error:  # the environment asks for what does not exist
+    except ValueError as error:  # the environment asks for a tier that does not exist
         return BackendStatus(backend, False, str(error))
 
 
