@@ -10,6 +10,7 @@ from kernels_helpers import build_once, library
 from vistalib.ops import backend_status
 
 CPU_BACKENDS = ("torch", "numba", "cpp")
+FAST = "-fast"  # behind the name of a backend: its fast tier
 GPU_PAIRS = [("torch", "cuda"), ("numba-cuda", "cuda"), ("cuda", "cuda")] if torch.cuda.is_available() else []
 
 
@@ -22,6 +23,12 @@ def skip_unusable(backend: str) -> None:
     row = next(row for row in backend_status() if row.name == backend)
     if not row.usable:
         pytest.skip(f"backend {backend!r}: {row.reason}")
+
+
+def in_tier(name: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The backend that `name` means; its calls get the fast tier where the name ends so, else the default one."""
+    monkeypatch.setenv("VISTALIB_KERNELS_TIER", "fast" if name.endswith(FAST) else "default")
+    return name.removesuffix(FAST)
 
 
 @contextmanager

@@ -70,6 +70,7 @@ def test_a_record_says_where_it_comes_from_and_survives_writing(record: dict[str
     assert again["rows"] == record["rows"]
     assert {"commit", "cpu", "threads", "versions"} <= again["facts"].keys()
     assert again["settings"]["stages"] == [3, 4]
+    assert again["backends"] == {"torch": "runs on every device"}
 
 
 def test_the_table_names_every_case_and_fits_a_terminal(record: dict[str, Any]) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from backend_pairs import GPU_PAIRS, skip_unusable
+from backend_pairs import GPU_PAIRS, in_tier, skip_unusable
 from data_helpers import write_folder
 from helpers import ROOT
-from kernels_helpers import library
+from kernels_helpers import FAST, library
 from ops_helpers import Inputs, random_inputs, worst
 from torch import Tensor
 from train_helpers import Noise, settings, tiny
@@ -29,10 +29,11 @@ from vistalib.train import fit, read_log
 sys.path.insert(0, str(ROOT / "tools"))
 
 
-@pytest.fixture(params=[name for name, _ in GPU_PAIRS])
-def backend(request: pytest.FixtureRequest) -> str:
-    skip_unusable(request.param)
-    return str(request.param)
+@pytest.fixture(params=[*(name for name, _ in GPU_PAIRS), *(["cuda-fast"] if GPU_PAIRS else [])])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    name = in_tier(request.param, monkeypatch)
+    skip_unusable(name)
+    return name
 
 
 def on_gpu(**shape: Any) -> Inputs:
@@ -97,7 +98,7 @@ def test_a_backward_by_tensor_cores_gives_what_one_without_gives(dtype: torch.dt
 
     inputs = on_gpu(height=50, width=70, offset_scale=2.0, spread=spread, group_channels=channels, dtype=dtype)
     inputs.value[0, 7, 9, 3] = torch.inf  # whose row of units goes another way
-    rest = {**inputs.settings, "mask_is_logits": True}
+    rest = {**inputs.settings, "mask_is_logits": True, "in_tiles": True}
     ours, plain = (cuda.backward(inputs.grad_output, *inputs.tensors, **rest, tensor_cores=choice) for choice in (True, False))
     for one, other in zip(ours, plain):
         finite = other.isfinite()
@@ -115,11 +116,11 @@ def test_a_ring_of_sums_serves_many_sheets_at_each_replay() -> None:
     given, rest = (inputs.grad_output, *inputs.tensors), {**inputs.settings, "mask_is_logits": True}
     expected = cuda.backward(*given, **rest, in_tiles=False)[0].float().cpu()
     rounding = torch.finfo(torch.bfloat16).eps * float(expected.abs().max())
-    cuda.backward(*given, **rest)
+    cuda.backward(*given, **rest, **FAST)
     graph = torch.cuda.CUDAGraph()
     torch.cuda.synchronize()
     with torch.cuda.graph(graph):
-        found, *_ = cuda.backward(*given, **rest)
+        found, *_ = cuda.backward(*given, **rest, **FAST)
     for _ in range(3):
         found.fill_(torch.nan)
         graph.replay()
@@ -141,7 +142,7 @@ def test_a_forward_by_tensor_cores_gives_what_one_without_gives(dtype: torch.dty
 @pytest.mark.parametrize(
     ("name", "choice"),
     [
-        ("untiled", {"tensor_cores": False, "in_tiles": False}),
+        ("fast", {"tensor_cores": True, "in_tiles": True}),
         ("listed", {"tensor_cores": False, "in_tiles": True}),
     ],
 )
@@ -252,8 +253,9 @@ def test_every_part_can_be_rehearsed_on_a_cpu(rehearsal: dict[str, dict[str, Any
 @pytest.mark.slow
 def test_a_step_is_measured_by_every_operator_and_in_every_variant(rehearsal: dict[str, dict[str, Any]]) -> None:
     rows = rehearsal["bench-model"]["training"]
-    assert {row["operator"] for row in rows if row["variant"] == "eager"} == {"ours", "grid_sample"}
-    assert [row["variant"] for row in rows if "failed" in row] == ["graph", "compiled, graph"]  # which a CPU does not have
+    assert {row["operator"] for row in rows if row["variant"] == "eager"} == {"ours", "cuda-fast", "grid_sample"}
+    graphs = [(row["operator"], row["variant"]) for row in rows if "failed" in row]  # which a CPU does not have
+    assert graphs == [("ours", "graph"), ("cuda-fast", "graph"), ("ours", "compiled, graph")]
     assert {row["variant"] for row in rows if "seconds" in row} == {"eager", "channels last", "compiled"}
     (largest,) = (row for row in rows if row.get("largest_that_fits"))
     assert largest["batch"] == 4

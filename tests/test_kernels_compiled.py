@@ -73,6 +73,7 @@ MADE = [
     pytest.param({"dilation": (2, 1), "padding": (2, 1), "spread": 0.3}, id="dilated"),
     pytest.param({"spread": 20.0}, id="mostly-outside"),
     pytest.param({"height": 1, "width": 1, "images": 1}, id="one-pixel"),
+    pytest.param({"height": 18, "width": 30, "images": 1}, id="as-would-be-in-tiles"),
 ]
 
 

@@ -209,6 +209,37 @@ print(time.perf_counter() - began)
     assert seconds[1] < seconds[0] / 4  # measured 0.1 and 2
 
 
+LINE = "vistalib: compiling the CPU code of DCNv3 (forward, 5 channels a group), once for this machine"
+
+
+def test_compiling_is_said_once_and_reading_from_the_disk_never(tmp_path: Path) -> None:
+    code = """
+import torch
+from vistalib_kernels import numba_cpu
+numba_cpu.PATIENCE = 0.0  # as on a machine so busy that all takes long
+numba_cpu._compile("forward", 5, torch.float32)
+"""
+    environment = {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": ":".join(sys.path)}
+    first, second = (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=environment)
+        for _ in range(2)
+    )
+    assert (first.returncode, first.stderr.splitlines()) == (0, [LINE])
+    assert (second.returncode, second.stderr) == (0, "")
+
+
+def test_what_another_thread_compiles_meanwhile_is_not_said(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def ours() -> None: ...
+
+    monkeypatch.setattr(numba_cpu, "PATIENCE", 0.0)
+    with numba_cpu.event.install_listener("numba:compile", numba_cpu._Notice(ours, "ours")):
+        numba_cpu.njit("int64(int64)")(lambda number: number + 1)
+    time.sleep(0.1)
+    assert capfd.readouterr().err == ""
+
+
 def by_grid_sample(value: Tensor, offset: Tensor, mask: Tensor, *, groups: int) -> Tensor:
     """3x3, stride 1, padding 1, by the library's own sampler: what one writes in PyTorch without this package."""
     images, height, width, channels = value.shape

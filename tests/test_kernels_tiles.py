@@ -1,10 +1,11 @@
 """The backward in tiles against the float64 definition, thread by thread on this CPU."""
 
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from kernels_helpers import Run, by_cuda_on_a_cpu, by_nvrtc_on_a_cpu, tiles
+from kernels_helpers import FAST, Run, by_cuda_on_a_cpu, by_nvrtc_on_a_cpu, tiles
 from ops_helpers import Inputs, random_inputs, worst
 from torch import Tensor
 
@@ -17,7 +18,7 @@ SIXTEEN_BITS = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16],
 
 @pytest.fixture(params=["cuda", "nvrtc"])
 def cuda(request: pytest.FixtureRequest) -> Run:
-    return {"cuda": by_cuda_on_a_cpu, "nvrtc": by_nvrtc_on_a_cpu}[request.param]
+    return partial({"cuda": by_cuda_on_a_cpu, "nvrtc": by_nvrtc_on_a_cpu}[request.param], **FAST)
 
 
 def inputs_of(shape: dict[str, Any], dtype: torch.dtype = torch.float64) -> Inputs:
@@ -88,7 +89,7 @@ def test_without_tensor_cores_sixteen_bit_gradients_are_rounded_once(
 def test_blocks_that_run_at_the_same_time_wait_for_each_other(tensor_cores: bool) -> None:
     inputs = inputs_of({"height": 24, "width": 24, "groups": 9}, torch.float16)  # of which a ring has 4
     for _ in range(3):
-        assert_rounded_once(by_cuda_on_a_cpu(inputs, tensor_cores=tensor_cores, processes=12), inputs, 1e-7)
+        assert_rounded_once(by_cuda_on_a_cpu(inputs, in_tiles=True, tensor_cores=tensor_cores, processes=12), inputs, 1e-7)
 
 
 def test_without_tiles_the_gradients_are_the_same(cuda: Run) -> None:

@@ -1,10 +1,11 @@
 """The forward by tensor cores against the float64 definition and the other kernels, thread by thread on this CPU."""
 
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from kernels_helpers import Run, by_cuda_on_a_cpu, by_nvrtc_on_a_cpu, products, windows
+from kernels_helpers import FAST, Run, by_cuda_on_a_cpu, by_nvrtc_on_a_cpu, products, windows
 from ops_helpers import Inputs, random_inputs
 from torch import Tensor
 
@@ -16,7 +17,7 @@ SIXTEEN_BITS = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16],
 
 @pytest.fixture(params=["cuda", "nvrtc"])
 def cuda(request: pytest.FixtureRequest) -> Run:
-    return {"cuda": by_cuda_on_a_cpu, "nvrtc": by_nvrtc_on_a_cpu}[request.param]
+    return partial({"cuda": by_cuda_on_a_cpu, "nvrtc": by_nvrtc_on_a_cpu}[request.param], **FAST)
 
 
 def inputs_of(shape: dict[str, Any], dtype: torch.dtype, reach: float) -> Inputs:

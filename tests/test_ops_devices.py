@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from backend_pairs import GPU_PAIRS, skip_unusable
+from backend_pairs import FAST, GPU_PAIRS, in_tier, skip_unusable
 from ops_helpers import RECORDED, Inputs, random_inputs, recorded, worst
 from torch import Tensor
 
@@ -32,9 +32,13 @@ class Backend:
         return [tensor.detach().cpu() for tensor in (output, *gradients)]
 
 
-@pytest.fixture(params=[("torch", "cpu"), *GPU_PAIRS, *([("nvrtc", "cuda")] if GPU_PAIRS else [])], ids="-".join)
+MORE = [(f"cuda{FAST}", "cuda"), ("nvrtc", "cuda"), (f"nvrtc{FAST}", "cuda")] if GPU_PAIRS else []
+
+
+@pytest.fixture(params=[("torch", "cpu"), *GPU_PAIRS, *MORE], ids="-".join)
 def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Backend:
     name, device = request.param
+    name = in_tier(name, monkeypatch)
     if name == "nvrtc":  # as "cuda" is where nothing was built
         from vistalib_kernels import cuda, nvrtc
 

@@ -15,7 +15,9 @@
 
 Several parts can be named at once. Each writes one small JSON file, and logs, into --out; it says what it left out and why, and
 takes no more than --minutes. It needs Python 3.11+, torch with CUDA, NumPy, OpenCV, Pillow, PyYAML and safetensors, and no
-network. `--dry-run` rehearses every part on a CPU at toy sizes. Where half an hour is all there is, in calls of ten minutes:
+network. `--dry-run` rehearses every part on a CPU at toy sizes. In the records `cuda` is the default tier of the kernels and
+`cuda-fast` the one that VISTALIB_KERNELS_TIER=fast asks for: both are checked and timed, whatever that variable says. Where
+half an hour is all there is, in calls of ten minutes:
 
     gpu.py build test agree --minutes 4
     gpu.py bench-op counters inference evaluate --minutes 2
@@ -45,7 +47,7 @@ import gpu_model
 import torch
 from gpu_counters import counters
 from gpu_evaluate import evaluate
-from gpu_part import ROOT, Budget, Options, Record, attempt, command
+from gpu_part import FAST, PLAIN, ROOT, Budget, Options, Record, attempt, backend_of, command
 from gpu_targets import judge, table
 from gpu_train import SMALL, streets, train
 
@@ -100,7 +102,8 @@ def perform(name: str, options: Options) -> bool:
         json.dumps(result, allow_nan=False)
         return result
 
-    result = attempt(work, options.device)
+    with backend_of(PLAIN):
+        result = attempt(work, options.device)
     seconds = time.perf_counter() - began
     write_json(options.out / f"{name}.json", record | {"after": machine(), "seconds": seconds} | result)
     for word in ("skipped", "failed"):
@@ -166,7 +169,8 @@ def agree(options: Options) -> Record:
     """The worst error of every backend on this device, dtype and gradient, over the shapes of the models; logits of T."""
     device = options.device
     works = gpu_agree.TOY if options.dry_run else gpu_agree.FULL
-    rows = list(gpu_agree.operator_rows(works, operator_settings({}, device=device.type).backends, device))
+    backends = operator_settings({}, device=device.type).backends
+    rows = list(gpu_agree.operator_rows(works, (*backends, *[FAST] * (PLAIN in backends)), device))
     model, size = ("upernet_internimage_nano", (64, 64)) if options.dry_run else ("upernet_internimage_t", (512, 1024))
     worst = gpu_agree.worst(rows)
     for row in worst:
@@ -177,7 +181,7 @@ def agree(options: Options) -> Record:
 
 
 def bench_op(options: Options) -> Record:
-    """The operator against every implementation that can be imported, and against itself without tensor cores and tiles; fewer
+    """The operator against every implementation that can be imported, and its fast tier, with tensor cores and without; fewer
     repeats where all would take too long.
     """
     given: Record = {
@@ -193,9 +197,9 @@ def bench_op(options: Options) -> Record:
     def prepared(settings: OperatorSettings) -> OperatorBench:
         bench = OperatorBench(settings)
         if not options.dry_run:
-            from gpu_op import listed, untiled
+            from gpu_op import fast, listed
 
-            bench.contestants |= {(one.name, mode): one for one in (untiled(), listed()) for mode in settings.modes}
+            bench.contestants |= {(one.name, mode): one for one in (fast(), listed()) for mode in settings.modes}
         return bench
 
     budget, bench = options.budget(), prepared(operator_settings(given, device=options.device.type))

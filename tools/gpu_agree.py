@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from gpu_part import Record, attempt
+from gpu_part import Record, attempt, backend_of
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -55,8 +55,9 @@ def _compared(work: Workload, offsets: str, dtype: str, backends: Sequence[str],
 
     def errors(backend: str) -> Record:
         leaves = [tensor.detach().requires_grad_() for tensor in tensors]
-        output = dcnv3(*leaves, **settings, backend=backend)
-        found = (output.detach(), *torch.autograd.grad(output, leaves, gradient))
+        with backend_of(backend) as name:
+            output = dcnv3(*leaves, **settings, backend=name)
+            found = (output.detach(), *torch.autograd.grad(output, leaves, gradient))
         each = {name: error(one, other) for name, one, other in zip(TENSORS, found, right, strict=True)}
         return {"errors": each, "agrees": all(size <= TOLERANCES[dtype] for size in each.values())}
 

@@ -1,7 +1,7 @@
 """Hardware counters of the kernels, for tools/gpu.py: what Nsight Compute (ncu) reads of one call, beside what it must cost.
 
 Many machines let nobody read counters; whether this one does is tried on a tiny kernel first. Clocks are left as they are.
-As a program, `gpu_counters.py MODEL STAGE DTYPE OFFSETS DIRECTION` makes the one call that is looked at.
+As a program, `gpu_counters.py MODEL STAGE DTYPE OFFSETS DIRECTION BACKEND` makes the one call that is looked at.
 """
 
 import csv
@@ -10,12 +10,13 @@ import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "kernels"))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
-from gpu_part import Options, Record, command
+from gpu_part import FAST, PLAIN, Options, Record, backend_of, command
 
 from vistalib.bench import Workload, stage_workloads
 from vistalib.bench.machine import Machine, measure_machine
@@ -48,11 +49,25 @@ UNITS = {
     "Mbyte": 1e6,
     "Gbyte": 1e9,
 }
+
+
+class Case(NamedTuple):
+    """A call that is looked at."""
+
+    model: str
+    stage: int
+    dtype: str
+    offsets: str
+    direction: str
+    backend: str  # as the records call it
+
+
 CASES = [
-    (model, 1, "bfloat16", offsets, direction)
+    Case(model, 1, "bfloat16", offsets, direction, backend)
     for model in ("l", "xl")
     for direction in ("forward", "backward")
     for offsets in ("normal:0.5", "uniform:4")
+    for backend in (PLAIN, FAST)
 ]
 ONE_CASE = 120.0  # seconds, at most
 WARM_UP = 3
@@ -89,18 +104,18 @@ def refused(said: str) -> str | None:
     return next((line.strip() for line in said.splitlines() if line.startswith("==ERROR==")), None)
 
 
-def measured(tool: str, case: tuple[str, int, str, str, str], options: Options, machine: Machine) -> Record:
+def measured(tool: str, case: Case, options: Options, machine: Machine) -> Record:
     """One call under ncu: its kernels and what they took together, or why there are none."""
     words = list(map(str, case))
     table, log = options.out / f"ncu {' '.join(words)}.csv".replace(":", "-"), options.out / "ncu.log"
     how = ["--csv", "--page", "raw", "--print-units", "base", "--clock-control", "none", "--profile-from-start", "off"]
     arguments = [tool, *how, "--metrics", ",".join(METRICS), "--log-file", str(table.resolve())]
     done = command([*arguments, sys.executable, str(Path(__file__).resolve()), *words], log, limit=ONE_CASE)
-    row: Record = dict(zip(("model", "stage", "dtype", "offsets", "direction"), case, strict=True))
+    row: Record = case._asdict()
     said = table.read_text(encoding="utf-8", errors="replace") if table.exists() else ""
     if done["status"] or not (kernels := parse(said.splitlines())):
         return row | {"failed": refused(said) or done["last"] or "ncu saw no kernel"}
-    return row | on_roofline(kernels, _workload(case), case[4], machine)
+    return row | on_roofline(kernels, _workload(case), case.direction, machine)
 
 
 def parse(lines: Iterable[str]) -> list[Record]:
@@ -157,22 +172,29 @@ def on_roofline(kernels: list[Record], work: Workload, direction: str, machine: 
     }
 
 
-def _workload(case: tuple[str, int, str, str, str]) -> Workload:
-    return stage_workloads([case[0]], [case[1]], ["512x1024"], 2)[0]
+def _workload(case: Case) -> Workload:
+    return stage_workloads([case.model], [case.stage], ["512x1024"], 2)[0]
 
 
 def main() -> None:
     """The call that ncu looks at: some without it, then one between start and stop."""
-    model, stage, dtype, offsets, direction = sys.argv[1:]
-    device = torch.device("cuda")
-    work = _workload((model, int(stage), dtype, offsets, direction))
-    *tensors, gradient = draw(work, Offsets(offsets), getattr(torch, dtype), device=device, seed=0)
-    leaves = [tensor.requires_grad_(direction == "backward") for tensor in tensors]
+    model, stage, *rest = sys.argv[1:]
+    case, device = Case(model, int(stage), *rest), torch.device("cuda")
+    with backend_of(case.backend) as backend:
+        call(case, backend, device)
+
+
+def call(case: Case, backend: str, device: torch.device) -> None:
+    """The case's call, a few times, the last one between start and stop."""
+    work, backward = _workload(case), case.direction == "backward"
+    *tensors, gradient = draw(work, Offsets(case.offsets), getattr(torch, case.dtype), device=device, seed=0)
+    leaves = [tensor.requires_grad_(backward) for tensor in tensors]
+    settings: Record = {"groups": work.groups, "offset_scale": work.offset_scale, "mask_is_logits": True, "backend": backend}
     for turn in range(WARM_UP + 1):
-        if turn == WARM_UP and direction == "forward":
+        if turn == WARM_UP and not backward:
             torch.cuda.profiler.start()
-        output = dcnv3(*leaves, groups=work.groups, offset_scale=work.offset_scale, mask_is_logits=True)
-        if direction == "backward":
+        output = dcnv3(*leaves, **settings)
+        if backward:
             torch.cuda.synchronize()
             if turn == WARM_UP:
                 torch.cuda.profiler.start()

@@ -2,8 +2,8 @@
 
 A step is the one that training takes (`vistalib.train`): forward, losses, backward, gradient norm, clipping, AdamW, in bfloat16
 with the settings of the released recipe, on a batch that lies on the device. It is measured in eager mode by every operator
-there is, then ours in variants: weights in channels-last memory, as a CUDA graph, compiled, both. What a variant refuses is
-told in its row. Inference is of whole images.
+there is, then ours in variants: weights in channels-last memory, as a CUDA graph, compiled, both; eager and as a graph in the
+fast tier of our kernels, too. What a variant refuses is told in its row. Inference is of whole images.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from itertools import product
 from typing import NamedTuple
 
 import torch
-from gpu_part import Budget, Record, attempt
+from gpu_part import FAST, Budget, Record, attempt, backend_of
 from torch.utils.flop_counter import FlopCounterMode
 
 from vistalib.bench.baselines import Implementation
@@ -29,16 +29,16 @@ from vistalib.train.step import Stepper, make_optimizer, train_mode
 
 RECIPE = "upernet_internimage_l_512x1024_80k_mapillary"
 UNMOVED = 1e-12  # a rate that changes no weight
-EAGER = "eager"
+EAGER, GRAPH = "eager", "graph"
 # name: whether weights are in channels-last memory, and what the settings of the training say
 VARIANTS: dict[str, tuple[bool, Record]] = {
     EAGER: (False, {}),
     "channels last": (True, {}),
-    "graph": (True, {"cuda_graphs": True}),
+    GRAPH: (True, {"cuda_graphs": True}),
     "compiled": (True, {"compile": True}),
     "compiled, graph": (True, {"compile": True, "cuda_graphs": True}),
 }
-QUICK, COMPILED = ("channels last", "graph"), ("compiled", "compiled, graph")
+QUICK, COMPILED = ("channels last", GRAPH), ("compiled", "compiled, graph")
 LONGEST = 4.0  # seconds of one row's timed calls, where three took that long
 LEAST = 3  # timed calls
 COMPILING = 150.0  # seconds that must be left to begin with compiling
@@ -88,6 +88,8 @@ class Bench:
                 yield self.step(name, sizes.batch, who, one)
             for variant in QUICK:
                 yield self.step(name, sizes.batch, variant=variant)
+            for variant in (EAGER, GRAPH):
+                yield self.step(name, sizes.batch, FAST, variant=variant)
             yield self.step(name, self._largest(name), variant="channels last") | {"largest_that_fits": True}
         rehearsal = self.device.type == "cpu"  # in which compiling would take longer than all the rest
         with torch.compiler.set_stance("force_eager" if rehearsal else "default"):
@@ -99,9 +101,11 @@ class Bench:
     def step(
         self, name: str, batch: int, who: str = OURS, one: Implementation | None = None, *, variant: str = EAGER
     ) -> Record:
-        """The row of a step with `batch` images by the operator `one`, or by ours in a variant."""
+        """The row of a step with `batch` images by the operator `one`, or by ours in a variant, in the tier of `who`."""
         asked = {"model": name, "operator": who, "variant": variant, "batch": batch, "crop": list(self.sizes.crop)}
-        return asked | {"precision": "bf16"} | attempt(partial(self._timed_step, name, batch, one, variant), self.device)
+        with backend_of(who):
+            row = attempt(partial(self._timed_step, name, batch, one, variant), self.device)
+        return asked | {"precision": "bf16"} | row
 
     def _timed_step(self, name: str, batch: int, one: Implementation | None, variant: str) -> Record:
         with formulation(one), float32_products("bf16"):

@@ -1,8 +1,9 @@
-"""Our kernels as nobody takes them by default, for tools/gpu.py: what tiles and tensor cores are worth, on the same tensors."""
+"""Our kernels as nobody gets them unasked, for tools/gpu.py: what tiles and tensor cores are worth, on the same tensors."""
 
 from typing import Any
 
 import torch
+from gpu_part import FAST
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from vistalib_kernels import cuda
@@ -11,40 +12,38 @@ from vistalib.bench.baselines import Implementation
 from vistalib.bench.workload import Workload
 
 
-class Chosen(torch.autograd.Function):
-    """The CUDA kernels: by tensor cores or not, the backward in tiles, or adding all to memory."""
+class InTiles(torch.autograd.Function):
+    """The CUDA kernels in tiles where they suit, by tensor cores or not."""
 
     @staticmethod
-    def forward(
-        ctx: Any, value: Tensor, offset: Tensor, mask: Tensor, settings: dict[str, Any], tensor_cores: bool, in_tiles: bool
-    ) -> Tensor:
+    def forward(ctx: Any, value: Tensor, offset: Tensor, mask: Tensor, settings: dict[str, Any], tensor_cores: bool) -> Tensor:
         """(N, H, W, C), (N, P, Q, G*K*2) and (N, P, Q, G*K) to (N, P, Q, C)."""
         ctx.save_for_backward(value, offset, mask)
-        ctx.settings, ctx.how = settings, {"tensor_cores": tensor_cores, "in_tiles": in_tiles}
+        ctx.settings, ctx.tensor_cores = settings, tensor_cores
         return cuda.forward(value, offset, mask, **settings, tensor_cores=tensor_cores)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]  # torch leaves it unannotated
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of value, offset and mask."""
-        gradients = cuda.backward(gradient, *ctx.saved_tensors, **ctx.settings, **ctx.how)
-        return (*gradients, None, None, None)
+        how = {"in_tiles": True, "tensor_cores": ctx.tensor_cores}
+        return (*cuda.backward(gradient, *ctx.saved_tensors, **ctx.settings, **how), None, None)
 
 
-def untiled() -> Implementation:
-    """Without tiles and tensor cores, a contestant for `vistalib.bench.OperatorBench`."""
-    return _contestant("cuda-untiled", in_tiles=False)
+def fast() -> Implementation:
+    """The fast tier, a contestant for `vistalib.bench.OperatorBench`."""
+    return _contestant(FAST, tensor_cores=True)
 
 
 def listed() -> Implementation:
-    """In tiles, but without tensor cores."""
-    return _contestant("cuda-lists", in_tiles=True)
+    """The fast tier without tensor cores: the backward in tiles."""
+    return _contestant("cuda-lists", tensor_cores=False)
 
 
-def _contestant(name: str, *, in_tiles: bool) -> Implementation:
+def _contestant(name: str, *, tensor_cores: bool) -> Implementation:
     def bind(work: Workload, device: torch.device) -> Any:
         pairs = {"kernel_size": (3, 3), **dict.fromkeys(("stride", "padding", "dilation"), (1, 1))}
         settings = {"groups": work.groups, **pairs, "offset_scale": work.offset_scale, "mask_is_logits": False}
-        return lambda *tensors: Chosen.apply(*tensors, settings, False, in_tiles)  # type: ignore[no-untyped-call]
+        return lambda *tensors: InTiles.apply(*tensors, settings, tensor_cores)  # type: ignore[no-untyped-call]
 
     return Implementation(name, bind)

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from gpu_part import Record
+from gpu_part import FAST, PLAIN, Record
 
 from vistalib.models.variants import BACKBONES
 
 NOT_MEASURED = "not measured"
-OURS, NEAR = "cuda", "normal:0.5"
+NEAR = "normal:0.5"
 GATHER = 308e-6  # seconds that reading all corners of L's 37 forward calls takes the L1 caches of an H200, by arithmetic
 Records = Mapping[str, Record]
 
@@ -24,12 +24,27 @@ class Target(NamedTuple):
 
 
 def targets() -> list[Target]:
-    """Every aim: what the kernels must be, then what whole models must."""
+    """Every aim: what the kernels must be, then what whole models must; of speed, for each tier of ours."""
     kernels = [
         Target(f"{backend}: worst error / tolerance, {dtype}", "", True, 1.0, _error(backend, dtype))
-        for backend in ("cuda", "numba-cuda")
+        for backend in (PLAIN, FAST, "numba-cuda")
         for dtype in ("float64", "float32", "float16", "bfloat16")
     ]
+    return [
+        *kernels,
+        *_operator(PLAIN, ""),
+        *_operator(FAST, ", fast tier"),
+        Target("UperNet-T: same labels, bf16 on the GPU and fp32 on a CPU", "of pixels", False, 0.995, _same_labels),
+        *_models("ours", ""),
+        *_models(FAST, ", fast tier"),
+        Target("Photographs: validation mIoU, single scale", "", False, 0.65, _photographs),
+        Target("Small checkpoint of drawn streets", "bytes", True, 10e6, _checkpoint),
+        Target("UperNet-L: 500 images of 1024x2048 evaluated, extrapolated", "s", True, 120.0, _evaluation),
+    ]
+
+
+def _operator(ours: str, tier: str) -> Iterator[Target]:
+    """How fast the operator must be, as it is called in the records and here."""
     faster = {
         ("forward", "DCNv3"): 6.0,
         ("backward", "DCNv3"): 8.0,
@@ -42,29 +57,21 @@ def targets() -> list[Target]:
         ("forward", "uniform:4"): 0.35,
         ("backward", "uniform:4"): 0.25,
     }
-    operator = [
-        *(
-            Target(f"L stage 1, bf16: {way} against {other}", "times as fast", False, wanted, _operator_against(way, other))
-            for (way, other), wanted in faster.items()
-        ),
-        *(
-            Target(f"L stage 1, bf16: {way}, offsets {offsets}", "of the floor", False, wanted, _of_floor(way, offsets))
-            for (way, offsets), wanted in floors.items()
-        ),
-        Target("L, bf16: its 37 forward calls as graphs", "s", True, 2 * GATHER, _all_calls),
-    ]
-    return [
-        *kernels,
-        *operator,
-        Target("UperNet-T: same labels, bf16 on the GPU and fp32 on a CPU", "of pixels", False, 0.995, _same_labels),
-        Target("UperNet-L: a training step, batch 2", "s", True, 0.05, lambda records: _step(records, "upernet")),
-        Target("SegFormer-L: a training step, batch 2", "s", True, 0.035, lambda records: _step(records, "segformer")),
-        Target("UperNet-L: a step against the released operator", "times as fast", False, 5.0, _faster_than("DCNv3")),
-        Target("UperNet-L: a step against grid_sample", "times as fast", False, 5.0, _faster_than("grid_sample")),
-        Target("Photographs: validation mIoU, single scale", "", False, 0.65, _photographs),
-        Target("Small checkpoint of drawn streets", "bytes", True, 10e6, _checkpoint),
-        Target("UperNet-L: 500 images of 1024x2048 evaluated, extrapolated", "s", True, 120.0, _evaluation),
-    ]
+    for (way, other), wanted in faster.items():
+        what = f"L stage 1, bf16: {way} against {other}{tier}"
+        yield Target(what, "times as fast", False, wanted, _operator_against(ours, way, other))
+    for (way, offsets), wanted in floors.items():
+        what = f"L stage 1, bf16: {way}, offsets {offsets}{tier}"
+        yield Target(what, "of the floor", False, wanted, _of_floor(ours, way, offsets))
+    yield Target(f"L, bf16: its 37 forward calls as graphs{tier}", "s", True, 2 * GATHER, _all_calls(ours))
+
+
+def _models(ours: str, tier: str) -> Iterator[Target]:
+    """How fast steps must be."""
+    yield Target(f"UperNet-L: a training step, batch 2{tier}", "s", True, 0.05, _step("upernet", ours))
+    yield Target(f"SegFormer-L: a training step, batch 2{tier}", "s", True, 0.035, _step("segformer", ours))
+    for other, name in (("DCNv3", "the released operator"), ("grid_sample", "grid_sample")):
+        yield Target(f"UperNet-L: a step against {name}{tier}", "times as fast", False, 5.0, _faster_than(ours, other))
 
 
 def judge(records: Records) -> list[Record]:
@@ -113,7 +120,7 @@ def _calls(records: Records, workload: str, direction: str, **wanted: str) -> li
     return [row for row in rows if all(row[key] == value for key, value in match.items())]
 
 
-def _operator_against(direction: str, other: str) -> Callable[[Records], float | None]:
+def _operator_against(ours: str, direction: str, other: str) -> Callable[[Records], float | None]:
     """How many times as fast as `other` ours is, each at its best, for offsets of N(0, 0.5)."""
 
     def best(records: Records, name: str) -> float | None:
@@ -121,30 +128,34 @@ def _operator_against(direction: str, other: str) -> Callable[[Records], float |
         return min((row["time"]["median"] for row in rows), default=None)
 
     def find(records: Records) -> float | None:
-        ours, theirs = best(records, OURS), best(records, other)
-        return None if ours is None or theirs is None else theirs / ours
+        mine, theirs = best(records, ours), best(records, other)
+        return None if mine is None or theirs is None else theirs / mine
 
     return find
 
 
-def _of_floor(direction: str, offsets: str) -> Callable[[Records], float | None]:
+def _of_floor(ours: str, direction: str, offsets: str) -> Callable[[Records], float | None]:
     def find(records: Records) -> float | None:
         return max(
-            (row["of_floor"] for row in _calls(records, "l1", direction, implementation=OURS, offsets=offsets)), default=None
+            (row["of_floor"] for row in _calls(records, "l1", direction, implementation=ours, offsets=offsets)), default=None
         )
 
     return find
 
 
-def _all_calls(records: Records) -> float | None:
+def _all_calls(ours: str) -> Callable[[Records], float | None]:
     """The forward calls of all blocks of L, as CUDA graphs with warm caches."""
-    total = 0.0
-    for stage, depth in enumerate(BACKBONES["l"].depths, start=1):
-        rows = _calls(records, f"l{stage}", "forward", implementation=OURS, offsets=NEAR, cache="warm", mode="graph")
-        if not rows:
-            return None
-        total += depth * min(row["time"]["median"] for row in rows)
-    return total
+
+    def find(records: Records) -> float | None:
+        total = 0.0
+        for stage, depth in enumerate(BACKBONES["l"].depths, start=1):
+            rows = _calls(records, f"l{stage}", "forward", implementation=ours, offsets=NEAR, cache="warm", mode="graph")
+            if not rows:
+                return None
+            total += depth * min(row["time"]["median"] for row in rows)
+        return total
+
+    return find
 
 
 def _same_labels(records: Records) -> float | None:
@@ -163,15 +174,15 @@ def _steps(records: Records, head: str, operator: str) -> list[float]:
     ]
 
 
-def _step(records: Records, head: str) -> float | None:
-    """The best variant of ours."""
-    return min(_steps(records, head, "ours"), default=None)
+def _step(head: str, operator: str) -> Callable[[Records], float | None]:
+    """The best variant."""
+    return lambda records: min(_steps(records, head, operator), default=None)
 
 
-def _faster_than(operator: str) -> Callable[[Records], float | None]:
+def _faster_than(ours: str, other: str) -> Callable[[Records], float | None]:
     def find(records: Records) -> float | None:
-        ours, theirs = _step(records, "upernet"), min(_steps(records, "upernet", operator), default=None)
-        return None if ours is None or theirs is None else theirs / ours
+        mine, theirs = _step("upernet", ours)(records), _step("upernet", other)(records)
+        return None if mine is None or theirs is None else theirs / mine
 
     return find
 

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from numba import njit, types
+from numba.core import event
 from torch import Tensor
 
 from vistalib_kernels.simd import weigh_and_add, weigh_and_add_backward
@@ -160,15 +161,34 @@ def _compile(direction: str, channels: int, kind: torch.dtype) -> Callable[..., 
         types.UniTuple(types.int64, 15),  # type: ignore[no-untyped-call]
         *(types.float64, types.boolean, types.int64, types.int64),
     )
-    line = f"vistalib: compiling the CPU code of DCNv3 ({direction}, {channels} channels a group), once for this machine"
-    notice = Timer(PATIENCE, print, (line,), {"file": sys.stderr, "flush": True})
-    notice.daemon = True
-    notice.start()
-    try:
-        compiled: Callable[..., None] = njit(signature, nogil=True, cache=True)(make(channels, _EDITION))
-        return compiled
-    finally:
-        notice.cancel()
+    function = make(channels, _EDITION)
+    notice = _Notice(function, f"the CPU code of DCNv3 ({direction}, {channels} channels a group)")
+    with event.install_listener("numba:compile", notice):
+        compiled: Callable[..., None] = njit(signature, nogil=True, cache=True)(function)
+    return compiled
+
+
+class _Notice(event.Listener):
+    """Says that `function` is being compiled once that takes longer than `PATIENCE`.
+
+    Numba speaks of compiling only where its cache on disk did not have the code. To read it from there can take as long on a
+    busy machine, and nothing is to be said of that.
+    """
+
+    def __init__(self, function: Callable[..., None], what: str) -> None:
+        line = f"vistalib: compiling {what}, once for this machine"
+        self.function, self.timer = function, Timer(PATIENCE, print, (line,), {"file": sys.stderr, "flush": True})
+        self.timer.daemon = True
+
+    def on_start(self, event: event.Event) -> None:
+        """Begin to wait: what `function` calls is compiled inside it, and other threads compile, too."""
+        if event.data["dispatcher"].py_func is self.function:
+            self.timer.start()
+
+    def on_end(self, event: event.Event) -> None:
+        """Compiled, or failed."""
+        if event.data["dispatcher"].py_func is self.function:
+            self.timer.cancel()
 
 
 def _make_forward(D: int, edition: str) -> Callable[..., None]:

@@ -49,7 +49,7 @@ def forward(
     dilation: Sequence[int],
     offset_scale: float,
     mask_is_logits: bool,
-    tensor_cores: bool = True,
+    tensor_cores: bool = False,
 ) -> Tensor:
     """As `extension.forward`."""
     value, offset, mask = map(_ready, (value, offset, mask))
@@ -83,8 +83,8 @@ def backward(
     offset_scale: float,
     mask_is_logits: bool,
     deterministic: bool = False,
-    in_tiles: bool = True,
-    tensor_cores: bool = True,
+    in_tiles: bool = False,
+    tensor_cores: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `extension.backward`."""
     grad_output, value, offset, mask = map(_ready, (grad_output, value, offset, mask))

@@ -21,7 +21,7 @@ from vistalib.bench.machine import Machine, load, measure_machine
 from vistalib.bench.settings import DTYPES, OperatorSettings
 from vistalib.bench.timing import Captured, Trial, interleave, seconds, spread
 from vistalib.bench.workload import Direction, Offsets, Workload, draw
-from vistalib.ops.backends import choose_backend
+from vistalib.ops.backends import backend_status, choose_backend
 from vistalib.progress import progress
 from vistalib.provenance import provenance
 
@@ -87,6 +87,7 @@ class OperatorBench:
             "facts": facts,
             "settings": settings.to_json(),
             "machine": {"load_before": self.load, **asdict(machine)},
+            "backends": {row.name: row.reason for row in backend_status() if (row.name, settings.modes[0]) in self.contestants},
             "baselines": self.versions,
             "left_out": self.left_out,
             "rows": rows,

@@ -81,14 +81,15 @@ _usable: set[str] = set()  # what was found usable stays so; to ask at every cal
 
 def backend_status() -> tuple[BackendStatus, ...]:
     """One record a backend, slowest first. Never raises: what is broken is told in `reason`."""
-    return BackendStatus("torch", True, "runs on every device"), *map(_status, PACKAGES)
+    return BackendStatus("torch", True, "runs on every device"), *map(_told, PACKAGES)
 
 
 def choose_backend(backend: str, device_type: str) -> str:
     """The backend that a call with `backend` on `device_type` gets: "auto" becomes the fastest that is usable there.
 
-    Raises `ValueError` for a name that does not exist or does not fit the device, `ModuleNotFoundError` where the package it
-    needs is missing, and `RuntimeError` where that package is broken, or was not built.
+    Raises `ValueError` for a name that does not exist or does not fit the device and where the environment asks for a tier of
+    kernels that does not exist, `ModuleNotFoundError` where the package it needs is missing, and `RuntimeError` where that
+    package is broken, or was not built.
     """
     if backend not in NAMES:
         raise ValueError(f"backend must be one of {', '.join(NAMES)}, got {backend!r}; use 'auto'")
@@ -172,6 +173,15 @@ def _serves(backend: str) -> bool:
     if backend not in _usable and _load(backend) is not None and _has_device(backend) and kernels(backend).status()[0]:
         _usable.add(backend)
     return backend in _usable
+
+
+def _told(backend: str) -> BackendStatus:
+    try:
+        if backend == "cuda" and isinstance(found := _load(backend), ModuleType):
+            found.tier()  # where there is no GPU, too: a job may be prepared here and run where there is one
+        return _status(backend)
+    except ValueError as error:  # the environment asks for a tier that does not exist
+        return BackendStatus(backend, False, str(error))
 
 
 def _status(backend: str) -> BackendStatus:

@@ -31,6 +31,7 @@ def dcnv3(
 
     `backend` is "auto", the first of these that is usable on the tensors' device: "cuda" (compiled, or by NVRTC), "numba-cuda"
     (the GPU kernels to read), "numba" (CPUs), "torch" (everywhere). "cpp", the C++ twin of "cuda", is taken by name only.
+    Tiles and tensor cores of "cuda", which no GPU has run, are taken where the environment says VISTALIB_KERNELS_TIER=fast.
     `backend_status` tells which are usable. Under `torch.use_deterministic_algorithms(True)` every backend gives the same bits
     again, but for "numba-cuda", whose backward refuses.
     Raises `ValueError` for arguments that do not fit together, `ModuleNotFoundError` for a backend that is not installed,
