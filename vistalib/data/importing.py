@@ -63,7 +63,7 @@ def import_colors(images: str | Path, labels: str | Path, classes: str | Path, r
         _claim(root, beside, entries, ignore)
         for name in progress(chosen, "importing"):
             label = _from_colors(read_image(painted[name]), table, painted[name], config)
-            _write(beside, split, pictures[name], name, label, painted[name])
+            _write(beside, split, pictures[name], name, label, str(painted[name]))
     return Imported(root, len(chosen), len(pictures) - len(chosen))
 
 
@@ -112,15 +112,15 @@ def import_coco(
     with together(root, split) as beside:
         _claim(root, beside, entries, None)
         for number, source in progress(sources.items(), "importing"):
-            what: Path | str = f"{path}, image {number!r}"
+            what = f"{path}, image {number!r}"
             try:
                 if panoptic is None:
                     label = _from_masks(found[number], pictures[number], index, path)
                 else:
-                    what = Path(panoptic) / found[number][0]["file_name"]  # panoptic files have one annotation an image
-                    label = _from_panoptic(found[number][0], what, index, path)
+                    painted = Path(panoptic) / found[number][0]["file_name"]  # panoptic files have one annotation an image
+                    what, label = str(painted), _from_panoptic(found[number][0], painted, index, path)
             except KeyError as error:
-                raise ValueError(f"{path}, image {number!r}: it or its annotation lacks {error}; mend or remove it") from None
+                raise ValueError(f"{what}: it or its annotation lacks {error}; mend or remove it") from None
             _write(beside, split, source, source.stem, label, what)
     return Imported(root, len(sources), len(pictures) - len(sources))
 
@@ -250,7 +250,7 @@ def _claim(root: Path, beside: Path, entries: list[tuple[str, Color]], ignore: i
     )
 
 
-def _write(root: Path, split: str, source: Path, name: str, label: Label, what: Path | str) -> None:
+def _write(root: Path, split: str, source: Path, name: str, label: Label, what: str) -> None:
     """Link or copy an image, and write its label, which came from `what`; `ValueError` where they do not fit."""
     image = read_image(source)
     if image.shape[:2] != label.shape:
