@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vistalib.data import TRAIN_CLASSES, TRAIN_COLORS
+from vistalib.data import IGNORE_INDEX, TRAIN_CLASSES, TRAIN_COLORS
 from vistalib.models import Segmentor, from_pretrained
 from vistalib.models.released_files import RELEASED_OUTPUTS
 from vistalib.recipes.run import usable_device
@@ -36,17 +36,21 @@ def open_model(source: str | Path, *, device: str | None = None, classes: Sequen
 
     Where neither the weights nor their name say what the outputs stand for, it is `classes`; without any, a model of 19
     outputs is taken to know those of Cityscapes, others get numbers for names, and standard error says so. `device` None is
-    the GPU where there is one. Raises `ValueError` for what is no whole model, for more classes than outputs, and for a device
-    that torch cannot use.
+    the GPU where there is one. Raises `ValueError` for what is no whole model, for more classes than outputs, and for more
+    outputs than label maps hold, and for a device that torch cannot use.
     """
     device = usable_device(device)
     model = from_pretrained(source)
     assert model.config is not None  # from_pretrained tells how it built the model
-    named = model.config.classes or tuple(classes) or _guessed_classes(source, model.config.num_classes)
-    if len(named) > model.config.num_classes:
+    outputs = model.config.num_classes
+    if outputs > IGNORE_INDEX:
         raise ValueError(
-            f"classes must be at most the {model.config.num_classes} outputs of {source}, got {len(named)}; give others"
+            f"a model must have at most {IGNORE_INDEX} outputs, as many as a byte of a label map tells apart, got {outputs} in "
+            f'{source}; keep the first: create_model("{model.config.model}", {IGNORE_INDEX}, pretrained=..., classes="slice")'
         )
+    named = model.config.classes or tuple(classes) or _guessed_classes(source, outputs)
+    if len(named) > outputs:
+        raise ValueError(f"classes must be at most the {outputs} outputs of {source}, got {len(named)}; give others")
     colors = np.array(model.config.colors or _usual_colors(named), np.uint8).reshape(-1, 3)
     return TrainedModel(model.to(device).eval(), named, colors, model.config.scale or RELEASED_SCALE, device)
 
