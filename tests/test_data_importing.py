@@ -1,6 +1,8 @@
 """Imports: colour pictures and COCO files become a folder dataset that says the same."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ from data_helpers import SIZE, pixels, values, write_image
 from PIL import Image
 
 from vistalib.data import Folder, import_coco, import_colors
+from vistalib.files import NotWritten
 
 COLORS = np.array([[70, 130, 180], [128, 64, 128], [0, 0, 0], [0, 0, 142]], np.uint8)
 CLASSES = {
@@ -81,6 +84,130 @@ def test_folders_without_a_pair_are_told_apart(painted):
     with pytest.raises(ValueError, match=r"files of the same names, got 2 images in .* and 0 PNGs in"):
         import_colors(painted / "images", painted / "nowhere", painted / "classes.json", painted / "own", split="train")
     assert not (painted / "own").exists()
+
+
+def linked(folder: Path, how: str) -> None:
+    """Let the photographs in `folder/images` be links to where they are moved."""
+    images, blobs = folder / "images", folder / "blobs"
+    images.rename(blobs)
+    if how == "folder":
+        images.symlink_to("blobs")
+        return
+    images.mkdir()
+    for path in blobs.iterdir():
+        link = images / path.name
+        match how:
+            case "relative":
+                link.symlink_to(Path("..") / "blobs" / path.name)
+            case "absolute":
+                link.symlink_to(path)
+            case "chain":
+                (folder / f"to {path.name}").symlink_to(Path("blobs") / path.name)
+                link.symlink_to(Path("..") / f"to {path.name}")
+            case "hard":
+                os.link(path, link)
+            case "folder below":
+                (images / "city").symlink_to(blobs, target_is_directory=True)
+                return
+
+
+@pytest.mark.parametrize("how", ["relative", "absolute", "chain", "hard", "folder", "folder below"])
+def test_photographs_that_are_links_become_files_that_stay_when_what_they_led_to_goes(how, painted):
+    linked(painted, how)
+    done = by_colors(painted)
+    shutil.rmtree(painted / "blobs")
+    for i in range(2):
+        assert not (painted / "own" / "images" / "train" / f"{i}.png").is_symlink()
+        np.testing.assert_array_equal(Folder(done.root, "train").read(i)[0], pixels(i))
+
+
+def test_photographs_on_another_disk_are_copied(painted, monkeypatch):
+    def refuse(*_):
+        raise OSError(18, "Invalid cross-device link")
+
+    linked(painted, "relative")
+    monkeypatch.setattr(os, "link", refuse)
+    by_colors(painted)
+    shutil.rmtree(painted / "blobs")
+    np.testing.assert_array_equal(Folder(painted / "own", "train").read(1)[0], pixels(1))
+
+
+def test_photographs_that_lie_in_their_place_already_stay_there(painted):
+    shutil.move(painted / "images", painted / "own" / "images" / "train")
+    import_colors(
+        painted / "own" / "images" / "train", painted / "colors", painted / "classes.json", painted / "own", split="train"
+    )
+    np.testing.assert_array_equal(Folder(painted / "own", "train").read(0)[0], pixels(0))
+    assert sorted(path.name for path in (painted / "own").iterdir()) == ["classes.json", "images", "labels"]
+
+
+def to_dead_link(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.symlink_to("moved away")
+
+
+def turn(path: Path) -> None:
+    """Let the photograph be stored on its side, as a telephone does: its pixels stay, and viewers turn it."""
+    with Image.open(path) as image:
+        orientation = image.getexif()
+        orientation[0x0112] = 6
+        image.save(path, exif=orientation)
+
+
+SPOILT = {
+    "dead photograph": ("images/1.png", to_dead_link, r"images/1\.png .*a link to moved away, which is not there; restore"),
+    "dead label": ("colors/1_color.png", to_dead_link, r"1_color\.png .*a link to moved away, which is not there; restore"),
+    "dead folder": ("images/city", to_dead_link, r"images/city .*a link to moved away, which is not there; restore"),
+    "folder": ("images/1.png", lambda path: (path.unlink(), path.mkdir()), r"images/1\.png must be a readable file, got: Is a"),
+    "cut photograph": ("images/1.png", lambda path: path.write_bytes(path.read_bytes()[:-9]), r"images/1\.png must be a whole"),
+    "cut label": ("colors/1_color.png", lambda path: path.write_bytes(path.read_bytes()[:-9]), r"1_color\.png must be a whole"),
+    "size": ("images/1.png", lambda path: write_image(path, pixels(1)[:-2]), r"1_color\.png must have the size of its image"),
+    "turn": (
+        "images/1.png",
+        turn,
+        r"1_color\.png must have .*a label of 40x24 for an image of 24x40, so one is turned, .*EXIF",
+    ),
+}
+
+
+@pytest.mark.parametrize("spoilt", SPOILT)
+def test_what_cannot_be_imported_is_named_and_nothing_is_written(spoilt, painted):
+    name, spoil, said = SPOILT[spoilt]
+    spoil(painted / name)
+    with pytest.raises(ValueError, match=said):
+        by_colors(painted)
+    assert not (painted / "own").exists()
+
+
+def test_links_that_lead_nowhere_are_counted(painted):
+    linked(painted, "relative")
+    shutil.rmtree(painted / "blobs")
+    with pytest.raises(ValueError, match=r"2 files cannot be read, and nothing was imported; the first: .*images/0\.png"):
+        by_colors(painted)
+
+
+def test_a_split_that_fails_leaves_the_others_as_they_were(painted):
+    by_colors(painted)
+    before = {path: path.read_bytes() for path in (painted / "own").rglob("*.*")}
+    write_image(painted / "colors" / "1_color.png", np.full((*SIZE, 3), 7, np.uint8))
+    for split in ("train", "val"):
+        with pytest.raises(ValueError, match="must hold only the colours"):
+            by_colors(painted, split)
+    assert {path: path.read_bytes() for path in (painted / "own").rglob("*.*")} == before
+    assert not (painted / "own" / "images" / "val").exists()
+
+
+def test_what_a_killed_import_left_is_cleared_away(painted):
+    write_image(painted / "own" / ".train.unfinished" / "images" / "train" / "9.png", pixels(9))
+    by_colors(painted)
+    assert len(Folder(painted / "own", "train")) == 2
+    assert not (painted / "own" / ".train.unfinished").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named(painted):
+    (painted / "own").write_text("")
+    with pytest.raises(NotWritten, match="own could not be written"):
+        by_colors(painted)
 
 
 CATEGORIES = [{"id": 7, "name": "car"}, {"id": 3, "name": "road"}]  # by rising id: road, car
@@ -205,3 +332,33 @@ def test_a_missing_image_is_named(tmp_path):
     (tmp_path / "images" / "0.png").unlink()
     with pytest.raises(ValueError, match=r"every label must have its image, got no file .*0\.png"):
         import_coco(path, tmp_path / "images", tmp_path / "own", split="train")
+    assert not (tmp_path / "own").exists()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (to_dead_link, r"0\.png must be a readable file, got a link to moved away, which is not there; restore"),
+        (
+            lambda path: write_image(path, pixels(0)[:-2]),
+            r"instances\.json, image 0 must have the size of its image, got a label",
+        ),
+        (turn, r"instances\.json, image 0 must have .* so one is turned, perhaps the image by its EXIF orientation"),
+    ],
+    ids=["dead link", "size", "turn"],
+)
+def test_an_image_that_does_not_fit_its_annotations_is_named_and_nothing_is_written(spoil, said, tmp_path):
+    pytest.importorskip("pycocotools")
+    path = coco(tmp_path, [annotation([SQUARE])])
+    spoil(tmp_path / "images" / "0.png")
+    with pytest.raises(ValueError, match=said):
+        import_coco(path, tmp_path / "images", tmp_path / "own", split="train")
+    assert not (tmp_path / "own").exists()
+
+
+def test_a_panoptic_picture_of_another_size_is_named_and_nothing_is_written(tmp_path):
+    write_image(tmp_path / "panoptic" / "0.png", np.zeros((SIZE[0], SIZE[1] - 1, 3), np.uint8))
+    path = coco(tmp_path, [{"image_id": 0, "file_name": "0.png", "segments_info": []}])
+    with pytest.raises(ValueError, match=r"panoptic/0\.png must have the size of its image, got a label of 39x24"):
+        import_coco(path, tmp_path / "images", tmp_path / "own", split="val", panoptic=tmp_path / "panoptic")
+    assert not (tmp_path / "own").exists()

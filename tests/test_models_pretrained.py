@@ -24,6 +24,8 @@ from vistalib.models import (
     save_pretrained,
     to_released,
 )
+from vistalib.models.ade20k import ADE20K
+from vistalib.models.config import Outputs, outputs_of
 from vistalib.models.variants import VARIANTS
 from vistalib.models.weight_files import write_weights
 from vistalib.recipes import get_recipe, list_recipes
@@ -152,6 +154,42 @@ def test_the_classes_of_a_released_checkpoint_come_with_its_name(tmp_path: Path,
     monkeypatch.chdir(tmp_path)
     config = from_pretrained(name).config
     assert config == ModelConfig(NANO, 150, classes=TRAIN_CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("name", "num_classes", "known"),
+    [
+        ("upernet_internimage_xl_640_160k_ade20k.pth", 150, "wall"),
+        ("Mine-ADE20K.safetensors", 150, "wall"),
+        ("cityscapes2ade20k", 150, "wall"),
+        ("ade20k_to_cityscapes.pth", 150, "road"),
+        ("segformer_internimage_l_512x1024_160k_mapillary2cityscapes.pth", 150, "road"),
+        ("mapillary.pth", 19, "road"),
+        ("mapillary.pth", 66, None),
+        ("ade20k.pth", 149, None),
+        ("ade20k_cityscapes.pth", 30, None),
+        ("facade20k.pth", 150, None),
+        ("latest.pth", 150, None),
+    ],
+)
+def test_the_last_dataset_in_a_files_name_tells_its_classes_where_the_outputs_are_as_many(
+    name: str, num_classes: int, known: str | None, tmp_path: Path
+) -> None:
+    content = {"decode_head.conv_seg.weight": torch.empty(num_classes, 1, 1, 1)}
+    assert outputs_of(tmp_path / name, content).classes[:1] == ((known,) if known else ())
+
+
+def test_what_a_file_says_counts_more_than_its_name(tmp_path: Path) -> None:
+    content = {"meta": {"CLASSES": ["a", "b"]}, "state_dict": {"decode_head.conv_seg.weight": torch.empty(150, 1, 1, 1)}}
+    assert outputs_of(tmp_path / "ade20k.pth", content) == Outputs(("a", "b"))
+
+
+def test_every_class_of_ade20k_has_a_name_of_its_own_and_a_colour() -> None:
+    assert len(ADE20K) == len({name for name, _ in ADE20K}) == 150
+    assert all(name == name.strip().lower() for name, _ in ADE20K)
+    assert {
+        tuple(name for name, c in ADE20K if c == color) for _, color in ADE20K if [c for _, c in ADE20K].count(color) > 1
+    } == {("road", "skyscraper")}
 
 
 COLORS = [(1, 2, 3), (4, 5, 6), (7, 8, 9)]

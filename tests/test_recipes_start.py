@@ -74,6 +74,21 @@ def test_the_classes_of_a_released_checkpoint_are_known(tmp_path: Path, monkeypa
     assert start.made_by == name
 
 
+def test_a_start_of_ade20k_gives_the_rows_of_the_classes_that_streets_share_with_it(tmp_path: Path) -> None:
+    source, model = nano(150, seed=1), nano(2)
+    torch.save(to_released(source.state_dict()), tmp_path / "upernet_internimage_t_512_160k_ade20k.pth")
+    report = load_start(model, find_start(tmp_path / "upernet_internimage_t_512_160k_ade20k.pth"), ("sidewalk", "road"))
+    assert torch.equal(model.decode_head.conv_seg.weight, source.decode_head.conv_seg.weight[[11, 6]])
+    assert "by its name, its 150 outputs are taken to be the 150 classes of ADE20K" in report.notes
+
+
+def test_a_start_whose_file_names_its_classes_gives_their_rows(tmp_path: Path) -> None:
+    source, model = nano(3, seed=1), nano(2)
+    torch.save({"meta": {"CLASSES": ["sky", "road", "car"]}, "state_dict": source.state_dict()}, tmp_path / "w.pth")
+    load_start(model, find_start(tmp_path / "w.pth"), ("car", "sky"))
+    assert torch.equal(model.decode_head.conv_seg.weight, source.decode_head.conv_seg.weight[[2, 0]])
+
+
 @pytest.mark.parametrize("outputs", [19, 150], ids=["sliced", "as released"])
 def test_a_head_with_more_outputs_than_classes_is_taken_whole_or_cut(outputs: int) -> None:
     source, model = nano(150, seed=1), nano(outputs)

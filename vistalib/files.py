@@ -6,10 +6,11 @@ Also where caches lie.
 import hashlib
 import json
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from errno import EISDIR
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,32 @@ def replacing(path: str | Path) -> Iterator[Path]:
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def together(folder: str | Path, name: str) -> Iterator[Path]:
+    """Yield an empty folder; on success its files move to the same places in `folder`, on any error nothing of them stays.
+
+    Files of `folder` that have the same place are replaced, others stay; folders that were made for nothing are removed again.
+    Two writers at a time must differ in `name`; what a killed one left under it is cleared away. Raises `NotWritten`.
+    """
+    folder = Path(folder)
+    beside = folder / f".{name}.unfinished"
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    with writing(folder):
+        try:
+            shutil.rmtree(beside, ignore_errors=True)
+            beside.mkdir(parents=True)
+            yield beside
+            for path in sorted(path for path in beside.rglob("*") if path.is_file()):
+                target = folder / path.relative_to(beside)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.move(path, target)  # a folder there may be a link to another disk
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+            for path in made:
+                with suppress(OSError):  # it holds something by now, or was never made
+                    path.rmdir()
 
 
 def check_writable(path: str | Path) -> None:

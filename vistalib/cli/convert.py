@@ -40,6 +40,8 @@ def convert(
     for names, what in ((done.unknown, "kept under their own names"), (done.ignored, "left out, since they are no tensors")):
         if names:
             print(f"  {what}: {', '.join(names[:6])}{f' and {len(names) - 6} more' if len(names) > 6 else ''}")
+    if done.not_finite:
+        print(f"  converted as it is, though no model can use it: {done.not_finite}")
     print(f"  {facts['bytes'] / 1e6:.1f} MB, sha256 {facts['sha256']}")
     if json is not None:
         write_json(json, facts)

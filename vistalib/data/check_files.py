@@ -53,8 +53,8 @@ def examine(sample: Sample) -> Examined:
         done.size = _examine_image(sample.image, done.findings)
     if sample.label is not None:
         label = _examine_label(sample.label, sample.reading, done)
-        if label is not None and done.size not in (None, label.shape):
-            done.findings.append(_sized(sample.label, label.shape, done.size))
+        if label is not None and done.size is not None and done.size != label.shape:
+            done.findings.append(Finding.of("wrong-size", sample.label, wrong_size(sample.label, label.shape, done.size)))
         if label is not None and sample.with_probability:
             _examine_probability(probability_of(sample.label), label.shape, done.findings)
     return done
@@ -158,15 +158,6 @@ def _examine_probability(path: Path, shape: tuple[int, ...], findings: list[Find
         read_probability(path, shape)
     except ValueError as error:
         findings.append(Finding.of("probability", path, error))
-
-
-def _sized(path: Path, label: tuple[int, ...], image: tuple[int, ...] | None) -> Finding:
-    assert image is not None
-    finding = Finding.of("wrong-size", path, wrong_size(path, label, image))
-    if label == image[::-1]:
-        repair = "one of the two is turned, perhaps the image by its EXIF orientation; turn the label as the image is shown"
-        return Finding(finding.kind, path, finding.found, repair)
-    return finding
 
 
 def _palette_finding(path: Path, seen: list[int], reading: Reading) -> Finding | None:

@@ -7,6 +7,7 @@ Layout: an image is uint8 (H, W, 3) RGB, a label uint8 (H, W).
 """
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -107,11 +108,14 @@ def unnamed(path: Path, names: str, values: npt.NDArray[Any], pixels: int) -> Va
     )
 
 
-def wrong_size(path: Path, label: tuple[int, ...], image: tuple[int, ...]) -> ValueError:
-    """The error for a label file whose shape (H, W) is not that of its image."""
+def wrong_size(path: Path | str, label: tuple[int, ...], image: tuple[int, ...]) -> ValueError:
+    """The error for a label file, or an entry of one, whose shape (H, W) is not that of its image."""
+    repair = "; export the label again at the image's size"
+    if label[:2] == image[1::-1]:
+        repair = ", so one is turned, perhaps the image by its EXIF orientation; turn the label as the image is shown"
     return ValueError(
-        f"{path} must have the size of its image, got a label of {label[1]}x{label[0]} for an image of {image[1]}x{image[0]}; "
-        "export the label again at the image's size"
+        f"{path} must have the size of its image, got a label of {label[1]}x{label[0]} for an image of {image[1]}x{image[0]}"
+        + repair
     )
 
 
@@ -120,9 +124,15 @@ def read_file(path: Path, what: str) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ValueError(
-            f"the {what} {path} must be a readable file, got: {error.strerror}; restore it or mend its permissions"
-        ) from None
+        raise unreadable(path, what, error) from None
+
+
+def unreadable(path: Path, what: str, error: OSError) -> ValueError:
+    """The error for a file, called `what`, that the system does not hand out."""
+    got, repair = f": {error.strerror}", "restore it or mend its permissions"
+    if os.path.islink(path) and not os.path.exists(path):
+        got, repair = f" a link to {os.readlink(path)}, which is not there", "restore what it leads to, or remove the link"
+    return ValueError(f"the {what} {path} must be a readable file, got{got}; {repair}")
 
 
 def _decoded(data: bytes, flags: int) -> Any:

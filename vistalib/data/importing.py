@@ -1,7 +1,7 @@
 """Making a `Folder` dataset of labels that others wrote: colour PNGs, and COCO's polygons, masks and panoptic PNGs.
 
 Images are linked into the new folder where the disk allows it and copied where not; labels are written as 8-bit PNGs of class
-indices, one file at a time, so an interrupted import is simply repeated.
+indices. All is checked, image for image, before any of it is in its place: an import is whole or leaves nothing.
 Letters: H, W height and width; C classes.
 """
 
@@ -10,6 +10,7 @@ import os
 import shutil
 import warnings
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as PillowImage
 
-from vistalib.data.decode import UNKNOWN, Image, Label, read_image
+from vistalib.data.decode import UNKNOWN, Image, Label, read_image, unreadable, wrong_size
 from vistalib.data.folder import read_classes
 from vistalib.data.labels import IGNORE_INDEX, Color
 from vistalib.data.layout import files_by_stem
 from vistalib.extras import missing
-from vistalib.files import read_json, replacing, write_json, writing
+from vistalib.files import read_json, replacing, together, write_json, writing
 from vistalib.progress import progress
 
 IMAGES = (".jpg", ".jpeg", ".png")
@@ -43,23 +44,26 @@ def import_colors(images: str | Path, labels: str | Path, classes: str | Path, r
 
     `images` and `labels` are folders with files of the same names (a `_L`, `_color` or `_labelColors` at the end of a label's
     is dropped). `classes` is a `classes.json` as `Folder` has it: the name and the colour of every class. Raises `ValueError`
-    for a colour that no class has, by its file.
+    for a colour that no class has, for what cannot be read and for a label of another size than its image, by the file.
     """
     root, config = Path(root), Path(classes)
     entries, ignore = read_classes(config)
     table = _color_table([color for _, color in entries], config)
     pictures = files_by_stem(Path(images), IMAGES)
     painted = _label_pictures(Path(labels))
-    if not pictures.keys() & painted.keys():
+    chosen = [name for name in pictures if name in painted]
+    _check_readable([*_dead_links(Path(images)), *(pictures[name] for name in chosen)], "image")
+    _check_readable([*_dead_links(Path(labels)), *(painted[name] for name in chosen)], "label")
+    if not chosen:
         raise ValueError(
             f"images and labels must have files of the same names, got {len(pictures)} images in {images} and {len(painted)} "
             f"PNGs in {labels}, no pair among them; check the folders"
         )
-    _claim(root, entries, ignore)
-    chosen = [name for name in pictures if name in painted]
-    for name in progress(chosen, "importing"):
-        label = _from_colors(read_image(painted[name]), table, painted[name], config)
-        _write(root, split, pictures[name], name, label)
+    with together(root, split) as beside:
+        _claim(root, beside, entries, ignore)
+        for name in progress(chosen, "importing"):
+            label = _from_colors(read_image(painted[name]), table, painted[name], config)
+            _write(beside, split, pictures[name], name, label, str(painted[name]))
     return Imported(root, len(chosen), len(pictures) - len(chosen))
 
 
@@ -71,7 +75,8 @@ def import_coco(
     Polygons and run-length masks of an instance file are painted from the largest to the smallest, so that what lies on top
     stays visible; for a panoptic file, `panoptic` is the folder of its PNGs. Classes are the categories by rising id; pixels of
     none are ignored, and images without any annotation are left out. Raises `ValueError` for an annotation that does not fit,
-    by its id, and `ModuleNotFoundError` without pycocotools where masks need it.
+    by its id, for what cannot be read and for another size than the image's, and `ModuleNotFoundError` without pycocotools
+    where masks need it.
     """
     root, path = Path(root), Path(annotations)
     content = read_json(path)
@@ -97,20 +102,27 @@ def import_coco(
         raise ValueError(f"every image must have a name of its own, got {twice!r} twice in {path}; rename one")
     if strange := found.keys() - pictures.keys():
         raise ValueError(f"{path} has annotations of images that it does not list, the first {min(strange)!r}; add the image")
-    _claim(root, entries, None)
-    chosen = [number for number in pictures if number in found]
-    for number in progress(chosen, "importing"):
-        picture = pictures[number]
-        try:
-            if panoptic is None:
-                label = _from_masks(found[number], picture, index, path)
-            else:
-                label = _from_panoptic(found[number], Path(panoptic), index, path)
-        except KeyError as error:
-            raise ValueError(f"{path}, image {number!r}: it or its annotation lacks {error}; mend or remove it") from None
-        source = Path(images) / picture["file_name"]
-        _write(root, split, source, source.stem, label)
-    return Imported(root, len(chosen), len(pictures) - len(chosen))
+    sources = {number: Path(images) / picture["file_name"] for number, picture in pictures.items() if number in found}
+    if absent := [source for source in sources.values() if not os.path.lexists(source)]:
+        raise ValueError(
+            f"every label must have its image, got no file {absent[0]}"
+            f"{f' and {len(absent) - 1} others' if len(absent) > 1 else ''}; check the folder of the images"
+        )
+    _check_readable(sources.values(), "image")
+    with together(root, split) as beside:
+        _claim(root, beside, entries, None)
+        for number, source in progress(sources.items(), "importing"):
+            what = f"{path}, image {number!r}"
+            try:
+                if panoptic is None:
+                    label = _from_masks(found[number], pictures[number], index, path)
+                else:
+                    painted = Path(panoptic) / found[number][0]["file_name"]  # panoptic files have one annotation an image
+                    what, label = str(painted), _from_panoptic(found[number][0], painted, index, path)
+            except KeyError as error:
+                raise ValueError(f"{what}: it or its annotation lacks {error}; mend or remove it") from None
+            _write(beside, split, source, source.stem, label, what)
+    return Imported(root, len(sources), len(pictures) - len(sources))
 
 
 def _color_table(colors: list[Color], config: Path) -> npt.NDArray[np.uint8]:
@@ -178,9 +190,7 @@ def _mask(annotation: dict[str, Any], height: int, width: int, path: Path) -> np
     return np.asarray(pixels, np.bool_)
 
 
-def _from_panoptic(annotations: list[dict[str, Any]], folder: Path, index: dict[Any, int], path: Path) -> Label:
-    annotation = annotations[0]  # panoptic files have one an image
-    picture = folder / annotation["file_name"]
+def _from_panoptic(annotation: dict[str, Any], picture: Path, index: dict[Any, int], path: Path) -> Label:
     ids = read_image(picture).astype(np.uint32) @ np.array([1, 1 << 8, 1 << 16], np.uint32)  # (H, W)
     known, place = np.unique(ids, return_inverse=True)
     table = np.full(len(known), IGNORE_INDEX, np.uint8)
@@ -208,25 +218,48 @@ def _category_color(value: int, category: dict[str, Any]) -> Color:
     return red, green, blue
 
 
-def _claim(root: Path, entries: list[tuple[str, Color]], ignore: int | None) -> None:
-    """Write `classes.json`, or see that the one that is there says the same."""
+def _dead_links(folder: Path) -> Iterator[Path]:
+    """The links in `folder`, and one level below, that lead nowhere; one to a folder would hide all that it should hold."""
+    for path in (*folder.glob("*"), *folder.glob("*/*")):
+        if path.is_symlink() and not path.exists() and not path.name.startswith("."):
+            yield path
+
+
+def _check_readable(paths: Iterable[Path], what: str) -> None:
+    """`ValueError` for files that the system does not hand out: how many, and the first with its repair."""
+    failed = []
+    for path in sorted(set(paths)):
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            failed.append(unreadable(path, what, error))
+    if failed:
+        more = f"{len(failed)} files cannot be read, and nothing was imported; the first: " if len(failed) > 1 else ""
+        raise ValueError(f"{more}{failed[0]}")
+
+
+def _claim(root: Path, beside: Path, entries: list[tuple[str, Color]], ignore: int | None) -> None:
+    """Write `classes.json` for `root` into `beside`, or see that the one that is there says the same."""
     config = root / "classes.json"
     if config.exists():
         if read_classes(config) != (entries, ignore):
             raise ValueError(f"every split of a folder must have the same classes, got others in {config}; take a new folder")
         return
-    write_json(config, {"classes": [{"name": name, "color": list(color)} for name, color in entries], "ignore": ignore})
+    write_json(
+        beside / config.name, {"classes": [{"name": name, "color": list(color)} for name, color in entries], "ignore": ignore}
+    )
 
 
-def _write(root: Path, split: str, source: Path, name: str, label: Label) -> None:
-    if not source.is_file():
-        raise ValueError(f"every label must have its image, got no file {source}; check the folder of the images")
+def _write(root: Path, split: str, source: Path, name: str, label: Label, what: str) -> None:
+    """Link or copy an image, and write its label, which came from `what`; `ValueError` where they do not fit."""
+    image = read_image(source)
+    if image.shape[:2] != label.shape:
+        raise wrong_size(what, label.shape, image.shape)
     target = root / "images" / split / f"{name}{source.suffix.lower()}"
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.unlink(missing_ok=True)
         try:
-            os.link(source, target)
+            os.link(source.resolve(), target)  # of a link the file: a link beside another folder may lead nowhere
         except OSError:  # another disk, or one that knows no links
             shutil.copyfile(source, target)
     with replacing(root / "labels" / split / f"{name}.png") as beside:

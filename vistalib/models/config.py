@@ -1,14 +1,29 @@
-"""What it takes to build a model again and to read its output, as plain JSON: the `config.json` beside saved weights."""
+"""What it takes to build a model again and to read its output, as plain JSON: the `config.json` beside saved weights.
 
+And what is known of the outputs of weights without one.
+"""
+
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
-from vistalib.models.fetch import CONFIG
-from vistalib.models.weight_files import json_beside, model_file
+from vistalib.models.ade20k import ADE20K
+from vistalib.models.fetch import CONFIG, WEIGHTS
+from vistalib.models.identify import num_classes_of
+from vistalib.models.released_files import RELEASED_OUTPUTS, TRAINED_CLASSES
+from vistalib.models.weight_files import find_tensors, json_beside, model_file
+from vistalib.models.weights import under_our_names
 
 Colors = tuple[tuple[int, int, int], ...]
+
+# What a file's name may say of its dataset, and the classes that the released checkpoints of it know.
+NAMED: dict[str, tuple[str, tuple[str, ...], Colors]] = {
+    "ade20k": ("ADE20K", tuple(name for name, _ in ADE20K), tuple(color for _, color in ADE20K)),
+    "cityscapes": ("Cityscapes", TRAINED_CLASSES, ()),
+    "mapillary": ("Cityscapes", TRAINED_CLASSES, ()),
+}
 
 
 @dataclass(frozen=True)
@@ -51,7 +66,7 @@ class ModelConfig:
 
 def config_beside(path: Path) -> ModelConfig | None:
     """The configuration beside the weights: of a saved model, or of a run, whose checkpoints carry what they are about."""
-    if not path.is_dir():
+    if not path.is_dir() and path.name != WEIGHTS:
         return None
     file = model_file(path)
     if {"model", "num_classes"} <= (values := json_beside(file, CONFIG)).keys():  # other programs have a config.json too
@@ -60,6 +75,38 @@ def config_beside(path: Path) -> ModelConfig | None:
         recipe = about["recipe"]
         return ModelConfig.from_json({**about, "model": recipe["model"], "scale": recipe["evaluation_scale"]})
     return None
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What outputs stand for, from the first on, as far as that is known; `guess` says so where only a file's name tells it."""
+
+    classes: tuple[str, ...] = ()
+    colors: Colors = ()
+    guess: str = ""
+
+
+def outputs_of(path: Path, content: Mapping[str, Any]) -> Outputs:
+    """What the outputs of the weights at `path`, with this `content`, stand for.
+
+    Their configuration says it, or what mmsegmentation wrote among them, or the name of the file, since the released ones say
+    nothing else: those of ADE20K know its 150 classes, those of Cityscapes and Mapillary Vistas in their 150 outputs the 19 of
+    Cityscapes. Of two datasets in a name the last counts.
+    """
+    if config := config_beside(path):
+        return Outputs(config.classes, config.colors)
+    num_classes = num_classes_of(under_our_names(find_tensors(content).tensors))
+    if num_classes is None:
+        return Outputs()
+    classes, colors = stated_classes(content, num_classes)
+    if classes:
+        return Outputs(classes, colors)
+    datasets = re.findall(rf"(?<![a-z])({'|'.join(NAMED)})(?![a-z])", path.name.lower())
+    name, classes, colors = NAMED[datasets[-1]] if datasets else ("", (), ())
+    if num_classes not in (len(classes), RELEASED_OUTPUTS) or not classes:
+        return Outputs()
+    which = f"{num_classes} outputs" if num_classes == len(classes) else f"first {len(classes)} of {num_classes} outputs"
+    return Outputs(classes, colors, f"by its name, its {which} are taken to be the {len(classes)} classes of {name}")
 
 
 def stated_classes(content: Mapping[str, Any], num_classes: int) -> tuple[tuple[str, ...], Colors]:

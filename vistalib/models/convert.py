@@ -11,6 +11,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from vistalib.models.finite import not_finite
 from vistalib.models.identify import some
 from vistalib.models.names import from_released, to_released
 from vistalib.models.weight_files import find_tensors, read_weights, write_weights
@@ -22,7 +23,10 @@ OURS, RELEASED = ("stem.", "stages."), ("patch_embed.", "levels.")
 
 @dataclass(frozen=True)
 class Conversion:
-    """What `convert_weights` did: the naming it found and where, and the names that were renamed, kept or left out."""
+    """What `convert_weights` did: the naming it found and where, and the names that were renamed, kept or left out.
+
+    `not_finite` says which tensors hold NaN or infinity, with the repair; it is empty where none does.
+    """
 
     naming: Naming
     where: str
@@ -30,13 +34,15 @@ class Conversion:
     renamed: int
     unknown: tuple[str, ...]
     ignored: tuple[str, ...]
+    not_finite: str
 
 
 def convert_weights(source: str | Path, target: str | Path, *, to: Naming = "vistalib") -> Conversion:
     """Write the tensors of the file `source` to the file `target` under the names `to`; the suffixes say the formats.
 
-    Raises `ValueError` for a file without the backbone of an InternImage, for names of both kinds in one file, for names that
-    could not be turned back, and where `read_weights` or the writing does.
+    Tensors with NaN or infinity are converted too, and named in what is returned. Raises `ValueError` for a file without the
+    backbone of an InternImage, for names of both kinds in one file, for names that could not be turned back, and where
+    `read_weights` or the writing does.
     """
     found = find_tensors(read_weights(source))
     naming = naming_of(found.tensors)
@@ -53,7 +59,7 @@ def convert_weights(source: str | Path, target: str | Path, *, to: Naming = "vis
     known = ("backbone.", "decode_head.", "auxiliary_head.", *BARE)
     unknown = tuple(name for name in found.tensors if not name.startswith(known))
     changed = len(tensors.keys() - found.tensors.keys())
-    return Conversion(naming, found.where, len(tensors), changed, unknown, found.ignored)
+    return Conversion(naming, found.where, len(tensors), changed, unknown, found.ignored, not_finite(found.tensors))
 
 
 def naming_of(names: Iterable[str]) -> Naming | None:

@@ -17,10 +17,9 @@ from torch import Tensor
 from vistalib.extras import missing
 from vistalib.files import sha256, write_json, write_text
 from vistalib.models.card import PLACE, model_card
-from vistalib.models.config import ModelConfig, config_beside, stated_classes
+from vistalib.models.config import ModelConfig, Outputs, config_beside, outputs_of
 from vistalib.models.fetch import CONFIG, WEIGHTS, locate
 from vistalib.models.identify import describe, models_of, num_classes_of
-from vistalib.models.released_files import RELEASED_FILES
 from vistalib.models.segmentor import Segmentor
 from vistalib.models.weight_files import find_tensors, read_weights, write_weights
 from vistalib.models.weights import LoadReport, load_weights, under_our_names
@@ -32,13 +31,15 @@ def from_pretrained(source: str | Path, *, sha256: str | None = None) -> Segment
 
     `source` and `sha256` are as for `locate`: a saved model, a run's folder, a released name, a weight file, an address or a
     place on the Hub. `config` of the model says what is known of it. What was loaded is said on standard error. Raises
-    `ValueError` where `locate` or the reading does, and for weights that are not those of one whole model.
+    `ValueError` where `locate` or the reading does, for weights that are not those of one whole model, and for NaN or infinity
+    among them.
     """
     path = locate(source, sha256=sha256)
     content = read_weights(path)
-    config = config_beside(path) or _config_of(content, source)
+    outputs = outputs_of(path, content)
+    config = config_beside(path) or _config_of(content, source, outputs)
     try:
-        model, report = _filled(config, content)
+        model, report = _filled(config, content, str(source))
     except TypeError as error:
         raise ValueError(f"{source} must be of a model that this version can build, got: {error}; get a newer one") from error
     lacking = [name for name in report.missing if name.startswith("decode_head.") and not name.endswith("num_batches_tracked")]
@@ -47,7 +48,7 @@ def from_pretrained(source: str | Path, *, sha256: str | None = None) -> Segment
             f"{source} must hold a whole {config.model}, got one without {lacking[0]}; for a part of one, build the model "
             f'with create_model("{config.model}", pretrained=...)'
         )
-    print(f"{source}: {config.model}, {report}", file=sys.stderr)
+    print(f"{source}: {config.model}, {report}" + (f"\n  {outputs.guess}" if outputs.guess else ""), file=sys.stderr)
     model.config = config
     return model.eval()
 
@@ -65,7 +66,8 @@ def save_pretrained(
 ) -> Path:
     """Write `model` to `folder`, for `from_pretrained`; return the folder.
 
-    `classes`, `colors` (RGB) and `scale` (width, height), where given, replace those of `model.config`. The rest is for the
+    `classes`, `colors` (RGB) and `scale` (width, height), where given, replace those of `model.config`; other classes leave its
+    colours behind. The rest is for the
     card: `licence` of the weights as the Hub names licences, names of the `datasets` they were trained on, and what was
     `measured`: the mean IoU, a fraction, by dataset and how ("Cityscapes val, single scale"). Raises `ValueError` for a
     model that `create_model` did not build, and `NotWritten` where the folder cannot be written.
@@ -76,7 +78,8 @@ def save_pretrained(
             "for the weights of another, save model.state_dict()"
         )
     changes: dict[str, Any] = {"classes": classes and tuple(classes), "scale": scale}
-    changes["colors"] = colors and tuple(tuple(map(int, color)) for color in colors)
+    others = classes is not None and tuple(classes) != model.config.classes
+    changes["colors"] = tuple(tuple(map(int, color)) for color in colors) if colors else () if others else None
     config = replace(model.config, **{name: value for name, value in changes.items() if value is not None})
     folder = Path(folder)
     write_weights(folder / WEIGHTS, model.state_dict())
@@ -115,8 +118,8 @@ def push_to_hub(
             ) from error
 
 
-def _filled(config: ModelConfig, content: Mapping[str, Any]) -> tuple[Segmentor, LoadReport]:
-    """A model with the weights in `content`, and what was loaded.
+def _filled(config: ModelConfig, content: Mapping[str, Any], source: str) -> tuple[Segmentor, LoadReport]:
+    """A model with the weights in `content`, which are from `source`, and what was loaded.
 
     First values are drawn only where the file lacks some: for a large model that takes several times as long as reading it.
     """
@@ -125,20 +128,18 @@ def _filled(config: ModelConfig, content: Mapping[str, Any]) -> tuple[Segmentor,
     model.to_empty(device="cpu")
     for buffer in model.buffers():
         buffer.zero_()
-    report = load_weights(model, content)
+    report = load_weights(model, content, source=source)
     if all(name.endswith("num_batches_tracked") for name in report.missing):
         return model, report
     model = create_model(config.model, config.num_classes, **config.backbone)
-    return model, load_weights(model, content)
+    return model, load_weights(model, content, source=source)
 
 
-def _config_of(content: Mapping[str, Any], source: str | Path) -> ModelConfig:
-    """What can be told of bare weights: the model from the tensors, the classes from the name of a released one or the file."""
+def _config_of(content: Mapping[str, Any], source: str | Path, outputs: Outputs) -> ModelConfig:
+    """What can be told of bare weights: the model from the tensors, beside what is known of their outputs."""
     tensors: dict[str, Tensor] = under_our_names(find_tensors(content).tensors)
     names, num_classes = models_of(tensors), num_classes_of(tensors)
     if num_classes is None or len(names) != 1:
         hint = f"; build one of {', '.join(names)} with create_model(..., pretrained=...)" if names else ""
         raise ValueError(f"{source} must hold a whole model of list_models(), got {describe(tensors)}{hint}")
-    released = RELEASED_FILES.get(str(source).removesuffix(".pth"))
-    classes, colors = (released.classes, ()) if released else stated_classes(content, num_classes)
-    return ModelConfig(names[0], num_classes, classes=classes, colors=colors)
+    return ModelConfig(names[0], num_classes, classes=outputs.classes, colors=outputs.colors)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 REPOSITORY = "OpenGVLab/InternImage"
 LICENCE = "MIT"
+RELEASED_OUTPUTS = 150  # of every released segmentor, whatever it was trained on
 TRAINED_CLASSES = (
     *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation", "terrain"),
     *("sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from vistalib.models.finite import not_finite
 from vistalib.models.identify import HEADS, backbone_shape, describe, head_parts, models_of, some
 from vistalib.models.names import from_released
 from vistalib.models.weight_files import find_tensors
@@ -46,11 +47,13 @@ def load_weights(
     *,
     classes: Classes | None = None,
     their_classes: Sequence[str] = (),
+    source: str = "the weights",
 ) -> LoadReport:
     """Copy what fits of `state_dict`, under released names or ours, into the segmentor `model`.
 
     The backbone must fit entirely: a `ValueError` says what the file seems to be and which model takes it. A head of another
-    kind is skipped, and of a head with another number of classes its last convolution; the report says so.
+    kind is skipped, and of a head with another number of classes its last convolution; the report says so. Of what is loaded
+    all must be finite: with NaN or infinity a `ValueError` names the tensors, and `source` as where they come from.
 
     `classes` fills that convolution after all. "slice" keeps the first rows, as many as the model has classes: the 19 that
     were trained of the 150 that were released. The names of the model's classes copy, from a file whose rows stand for
@@ -74,6 +77,8 @@ def load_weights(
         notes.append(f"its head is of {right}: create_model({_quoted(right)}) takes that too")
     skipped = {name: why for name, tensor in theirs.items() if (why := _reason_to_skip(name, tensor, ours, theirs))}
     fitting = {name: tensor for name, tensor in theirs.items() if name not in skipped}
+    if wrong := not_finite(fitting, {name: ours[name].dtype for name in fitting}):
+        raise ValueError(f"{source} must hold finite numbers, got {wrong}")
     types = {(t.dtype, ours[name].dtype) for name, t in fitting.items() if t.dtype != ours[name].dtype}
     notes += sorted(f"turned {str(a).removeprefix('torch.')} into {str(b).removeprefix('torch.')}" for a, b in types)
     model.load_state_dict(fitting, strict=False)

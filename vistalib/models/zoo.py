@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from vistalib.models.config import ModelConfig, config_beside
+from vistalib.models.config import ModelConfig, Outputs, outputs_of
 from vistalib.models.fcn import FCNHead
 from vistalib.models.fetch import locate
 from vistalib.models.heads import Head
@@ -41,10 +41,11 @@ def create_model(
     whatever the data. `pretrained` is a released name, a file (.safetensors or .pth), a run's folder, an address or a place on
     the Hub (see `locate`); True is the checkpoint that `name` itself was released with. What of it was loaded, what was not and
     why is said on standard error. `classes` and `their_classes` fill the last layer of a model with other classes (see
-    `load_weights`); of released checkpoints, runs and saved models `their_classes` are known. `sha256` is the hash the file
-    must have. `backbone` are arguments of `InternImage` that should differ from the table, such as `drop_path_rate=0.1`.
+    `load_weights`); of runs, saved models, files that name their classes and released checkpoints `their_classes` are known.
+    `sha256` is the hash the file must have. `backbone` are arguments of `InternImage` that should differ from the table, such
+    as `drop_path_rate=0.1`.
 
-    Raises `ValueError` for an unknown name, for weights that cannot be had, and for weights of another backbone.
+    Raises `ValueError` for an unknown name, for weights that cannot be had, and for weights of another backbone or not finite.
     """
     released = RELEASED_FILES.get(name)
     if released and released.model is None:
@@ -62,14 +63,16 @@ def create_model(
         raise ValueError(f"pretrained=True needs the name of a released recipe, got {name!r}; give a file, or such a name")
     if pretrained:
         source = name if pretrained is True else pretrained
-        known = RELEASED_FILES.get(str(source).removesuffix(".pth"))
         path = locate(source, sha256=sha256)
-        theirs = their_classes or (known or config_beside(path) or model.config).classes
-        report = load_weights(model, read_weights(path), classes=classes, their_classes=theirs)
-        print(f"{source}: {report}", file=sys.stderr)
+        content = read_weights(path)
+        outputs = Outputs(tuple(their_classes)) if their_classes else outputs_of(path, content)
+        report = load_weights(model, content, classes=classes, their_classes=outputs.classes, source=str(source))
+        print(f"{source}: {report}" + (f"\n  {outputs.guess}" if outputs.guess else ""), file=sys.stderr)
         if "decode_head.conv_seg.weight" in report.loaded:
-            named = tuple(theirs[:num_classes]) if classes is None or isinstance(classes, str) else tuple(classes)
-            model.config = ModelConfig(variant.name, num_classes, backbone, classes=named)
+            if classes is not None and not isinstance(classes, str):
+                outputs = Outputs(tuple(classes))
+            named, colors = outputs.classes[:num_classes], outputs.colors[:num_classes]
+            model.config = ModelConfig(variant.name, num_classes, backbone, classes=named, colors=colors)
     return model
 
 

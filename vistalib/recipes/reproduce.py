@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from vistalib.data import TRAIN_CLASSES
 from vistalib.evaluate import MULTI_SCALES, Evaluation, evaluate_dataset
 from vistalib.files import sha256
 from vistalib.models import RELEASED_FILES, locate
@@ -145,7 +146,7 @@ def reproduce(
     """
     source = cell.name if checkpoint is None else checkpoint
     path = locate(source)
-    trained = open_model(source, device=device)
+    trained = open_model(source, device=device, classes=TRAIN_CLASSES)
     assert trained.model.config is not None  # from_pretrained tells how it built the model
     if trained.model.config.model != cell.model:
         raise ValueError(f"{source} must be weights of {cell.model}, got some of {trained.model.config.model}; give others")

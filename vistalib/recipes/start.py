@@ -1,12 +1,12 @@
 """What a run starts from: the weights of another run, of a released checkpoint, or of any file; and what one goes on with."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vistalib.models import RELEASED_FILES, LoadReport, Segmentor, load_weights, locate, read_weights
-from vistalib.models.config import config_beside
+from vistalib.models.config import outputs_of
 from vistalib.models.fetch import CONFIG
 from vistalib.models.weight_files import json_beside, model_file
 from vistalib.recipes.recipe import Recipe
@@ -16,11 +16,16 @@ from vistalib.train.checkpoint import CHECKPOINTS, INDEX
 
 @dataclass(frozen=True)
 class Start:
-    """Weights, and as far as it is known the recipe or backbone that made them and the classes of their outputs."""
+    """Weights, and as far as it is known the recipe or backbone that made them and the classes of their outputs.
+
+    `guess` says where those are known from a file's name alone; `source` is what a user called the weights.
+    """
 
     weights: Mapping[str, Any]
     made_by: str | None
     classes: tuple[str, ...]
+    guess: str = ""
+    source: str = "the weights"
 
 
 def find_start(source: str | Path) -> Start:
@@ -29,17 +34,20 @@ def find_start(source: str | Path) -> Start:
     if path.is_dir() and not (path / CONFIG).exists():
         checkpoint = load_checkpoint(path)
         about = checkpoint.state.get("about", {})
-        return Start(checkpoint.model, about.get("recipe", {}).get("name"), tuple(about.get("classes", ())))
-    if released := RELEASED_FILES.get(str(source).removesuffix(".pth")):
-        return Start(read_weights(path), released.name, released.classes)
-    config = config_beside(path)
-    return Start(read_weights(path), None, config.classes if config else ())
+        made_by, classes = about.get("recipe", {}).get("name"), tuple(about.get("classes", ()))
+        return Start(checkpoint.model, made_by, classes, source=str(source))
+    content = read_weights(path)
+    outputs = outputs_of(path, content)
+    released = RELEASED_FILES.get(path.name.removesuffix(".pth")) if path.is_file() else None
+    return Start(content, released.name if released else None, outputs.classes, outputs.guess, str(source))
 
 
 def load_start(model: Segmentor, start: Start, classes: tuple[str, ...]) -> LoadReport:
     """Load what fits into `model`; outputs that stand for `classes` take the rows of the classes whose names they share."""
     by_name = model.num_classes == len(classes) and set(classes) & set(start.classes)
-    return load_weights(model, start.weights, classes=classes if by_name else None, their_classes=start.classes)
+    rows = classes if by_name else None
+    report = load_weights(model, start.weights, classes=rows, their_classes=start.classes, source=start.source)
+    return replace(report, notes=(*report.notes, start.guess)) if start.guess else report
 
 
 def recipe_of_run(folder: str | Path) -> Recipe | None:
