@@ -129,13 +129,14 @@ def test_index_counts_every_labelled_pixel(own: Path, tmp_path: Path) -> None:
     [
         (["frobnicate"], "frobnicate"),
         (["train", "upernet_internimage_l_512x1024_80k_mapilary"], "mapillary"),
+        (["train"], "--data FOLDER"),
         (["train", OWN, "--settings.iteration", "3"], "iterations"),
         (["train", OWN, "--settings.iterations", "many"], "many"),
         (["evaluate", "somewhere"], "--cityscapes DIR"),
         (["evaluate", "somewhere", "--vistas", "a", "--folder", "b"], "got 2"),
         (["data", "make", "somewhere", "--layout", "kitti"], "kitti"),
     ],
-    ids=["command", "recipe", "option", "value", "no dataset", "two datasets", "layout"],
+    ids=["command", "recipe", "no recipe", "option", "value", "no dataset", "two datasets", "layout"],
 )
 def test_wrong_usage_ends_with_2_and_says_what(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert status(*arguments) == 2

@@ -12,7 +12,7 @@ from tests.data_helpers import pixels, values, write_folder, write_image, write_
 from tests.helpers import ROOT
 from vistalib.cli import main
 from vistalib.files import read_json
-from vistalib.recipes import open_model
+from vistalib.recipes import get_recipe, open_model
 from vistalib.train import load_checkpoint, read_log
 
 OWN = "upernet_internimage_nano_192x256_3k_folder"
@@ -30,6 +30,35 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_image(root / "images" / "val" / f"{i}.png", pixels(60 + i))
         write_label(root / "labels" / "val" / f"{i}.png", values(60 + i, range(4)))
     return root
+
+
+def helped(*arguments: str, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    """What `vistalib train ... --help` says of each option, by its name."""
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main(["train", *arguments, "--help"])
+    texts: dict[str, str] = {}
+    for line in (line.strip("│ ") for line in capsys.readouterr().out.splitlines()):
+        if line.startswith("--"):
+            names = [word.rstrip(",") for word in line.split() if word.startswith("--")]
+            texts |= dict.fromkeys(names, "")
+        elif texts:
+            texts |= {name: f"{texts[name]} {line}" for name in names}
+    return texts
+
+
+@pytest.mark.parametrize("arguments", [[], [OWN], ["--data", "nowhere"]], ids=["alone", "a recipe", "data"])
+def test_the_help_explains_every_option_that_a_recipe_prints(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    texts = helped(*arguments, capsys=capsys)
+    for option, _ in get_recipe(OWN).options():
+        text, _, rest = texts[option].partition("(default: the recipe's)")
+        assert len(text.split()) > 2, f"{option}: {text}"
+        assert rest or texts[option].endswith("(default: the recipe's)")
+    assert "hours, memory and disk" in texts["--estimate"]
+
+
+def test_the_name_of_the_recipe_may_stand_behind_its_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--print", "--settings.betas", "0.8", "0.9", OWN]) == 0
+    assert ["--settings.betas", "0.8", "0.9"] in [line.split() for line in capsys.readouterr().out.splitlines()]
 
 
 def test_every_value_of_a_recipe_is_printed_as_an_option_that_is_understood(capsys: pytest.CaptureFixture[str]) -> None:

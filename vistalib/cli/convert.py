@@ -6,11 +6,9 @@ from typing import Literal
 
 import tyro
 
-from vistalib.cli.parts import app
 from vistalib.files import check_writable, sha256, write_json
 
 
-@app.command
 def convert(
     source: tyro.conf.Positional[str],
     target: tyro.conf.Positional[Path],

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import tyro
 
-from vistalib.cli.parts import Chosen, Given, UsageError, Viewed, app
+from vistalib.cli.parts import Chosen, Given, UsageError, Viewed
 from vistalib.cli.scores import check_scores_writable, print_scores
 
 
-@app.command
 def evaluate(
     model: tyro.conf.Positional[str],
     dataset: Given,

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from vistalib.cli.parts import app
 from vistalib.files import check_writable, replacing, write_json
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ TOLERANCE = 1e-4  # of the largest logit, or of 1 where that is smaller
 MORE_SIZES = ((2, 96, 160), (1, 75, 101))  # checked beside the size that is timed; one is no multiple of anything
 
 
-@app.command
 def export(
     source: tyro.conf.Positional[str],
     target: tyro.conf.Positional[Path],

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from vistalib.cli.parts import app
 from vistalib.files import write_json
 
 NOTE = """
@@ -14,7 +13,6 @@ image is height x width.
 """
 
 
-@app.command
 def zoo(*, json: Path | None = None) -> None:
     """List the models with their parameters and their cost beside the published ones, the recipes, and the released weights.
 

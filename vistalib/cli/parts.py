@@ -1,4 +1,4 @@
-"""What the commands share: the list they register in, wrong usage, where the datasets lie, how images are shown."""
+"""What the commands share: wrong usage, where the datasets lie, how images are shown."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +9,6 @@ import tyro
 if TYPE_CHECKING:  # the rooms bring torch along; `vistalib --help` does without
     from vistalib.data.layout import Kind
     from vistalib.recipes import Dataset, Roots, Source, TrainedModel
-
-app = tyro.extras.SubcommandApp()
 
 T = TypeVar("T")
 Chosen = Annotated[T, tyro.conf.arg(help_behavior_hint="")]  # its default depends on the machine; the help tells it in words

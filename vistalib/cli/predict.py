@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from vistalib.cli.parts import Chosen, UsageError, Viewed, app
+from vistalib.cli.parts import Chosen, UsageError, Viewed
 from vistalib.cli.photographs import find_photographs
 from vistalib.files import check_writable, write_json
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:  # the rooms bring torch along; `vistalib --help` does without
     from vistalib.cli.labelling import Labelled
 
 
-@app.command
 def predict(
     photographs: Chosen[tyro.conf.Positional[tuple[Path, ...]]],
     viewing: Viewed,

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import tyro
 
-from vistalib.cli.parts import Chosen, UsageError, app
+from vistalib.cli.parts import Chosen, UsageError
 from vistalib.files import check_writable, read_json, write_json
 
 
-@app.command
 def reproduce(
     cell: tyro.conf.Positional[str | None] = None,
     *,

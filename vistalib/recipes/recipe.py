@@ -33,9 +33,9 @@ class Source:
     split: str
     """The split's name in that layout; several are joined by +."""
     map: str | None = None
-    """Which classes: name of a map (`vistalib data maps`), YAML file of your own, or native (default: the dataset's)."""
+    """Which classes: name of a map (`vistalib data maps`), YAML file of your own, or native (None: the dataset's)."""
     version: str | None = None
-    """Version of Vistas: v1.2 or v2.0 (default: v1.2 where it is)."""
+    """Version of Vistas: v1.2 or v2.0 (None: v1.2 where it is)."""
     labels: Literal["fine", "coarse", "auto"] = "fine"
     """Which labels of Cityscapes; auto has automatic ones for train_extra."""
     min_probability: float = 0.0
