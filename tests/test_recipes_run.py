@@ -133,7 +133,7 @@ def test_a_finished_run_can_be_resumed_and_is_only_evaluated(streets: Roots, tmp
 def test_the_classifier_of_other_classes_is_left_and_the_report_says_so(streets: Roots, tmp_path: Path) -> None:
     first = run(tiny(), streets, folder=tmp_path / "run", num_workers=0)
     other = dataclasses.replace(tiny(), num_classes=7)
-    second = run(other, streets, folder=tmp_path / "other", start_from=tmp_path / "run", num_workers=0)
+    second = run(other, streets, folder=tmp_path / "other", weights=tmp_path / "run", num_workers=0)
     assert first.load_report is None
     assert second.load_report is not None
     assert "decode_head.conv_seg.weight" in second.load_report.skipped
@@ -143,7 +143,7 @@ def test_a_checkpoint_of_another_model_is_refused_before_anything_is_written(str
     run(tiny(), streets, folder=tmp_path / "run", num_workers=0)
     other = dataclasses.replace(tiny(), model="upernet_internimage_micro")
     with pytest.raises(ValueError, match="upernet_internimage_nano"):
-        run(other, streets, folder=tmp_path / "other", start_from=tmp_path / "run", num_workers=0)
+        run(other, streets, folder=tmp_path / "other", weights=tmp_path / "run", num_workers=0)
     assert not (tmp_path / "other").exists()
 
 
@@ -155,7 +155,7 @@ def test_a_recipe_that_begins_with_others_weights_says_when_none_are_given(stree
 def test_weights_of_another_recipe_are_named(streets: Roots, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(tiny(), streets, folder=tmp_path / "run", num_workers=0)
     second = dataclasses.replace(tiny(), starts_from="segformer_internimage_l_512x1024_80k_mapillary")
-    run(second, streets, folder=tmp_path / "second", start_from=tmp_path / "run", num_workers=0)
+    run(second, streets, folder=tmp_path / "second", weights=tmp_path / "run", num_workers=0)
     assert f"begins with {second.starts_from}, and {tmp_path / 'run'} was made by {OWN}" in capsys.readouterr().out
 
 

@@ -81,7 +81,7 @@ def street_stages(settings: DemoSettings) -> list[Stage]:
 
 def _stage(stage: Stage, roots: Roots, options: Options, seconds: float) -> Record:
     start = None if stage.starts_from is None else options.out / "runs" / stage.starts_from
-    result, record = trained(stage.recipe, roots, options, stage.name, seconds=seconds, start_from=start)
+    result, record = trained(stage.recipe, roots, options, stage.name, seconds=seconds, weights=start)
     if stage.name == "finetune":
         record |= of_trained(result, stage.recipe, roots, options)
     if stage.name == "small finetune":
@@ -98,13 +98,13 @@ def from_random_weights(recipe: Recipe, learning_rate: float) -> Recipe:
 
 
 def trained(
-    recipe: Recipe, roots: Roots, options: Options, name: str, *, seconds: float, start_from: Path | None = None
+    recipe: Recipe, roots: Roots, options: Options, name: str, *, seconds: float, weights: Path | None = None
 ) -> tuple[RunResult, Record]:
     """Train for about `seconds`, evaluations among them, into the folder runs/`name`, which is made anew."""
     budget, folder = Budget(seconds), options.out / "runs" / name
     shutil.rmtree(folder, ignore_errors=True)
     how: Record = {
-        "start_from": start_from,
+        "weights": weights,
         "device": options.device.type,
         "num_workers": options.readers,
         "in_memory": True,

@@ -1,5 +1,6 @@
 """What the commands share: wrong usage, where the datasets lie, how images are shown."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
@@ -16,6 +17,21 @@ Chosen = Annotated[T, tyro.conf.arg(help_behavior_hint="")]  # its default depen
 
 class UsageError(ValueError):
     """The command line itself is wrong: exit status 2."""
+
+
+def with_weights(weights: str | None, places: Sequence[str], *others: str) -> tuple[str, ...]:
+    """The weights that a command was given, and one of `places` for each of its `others`, which are named as in its usage.
+
+    Before there was --weights they stood in front of the others, and still may.
+    """
+    given = (*(() if weights is None else (weights,)), *places)
+    if len(given) != 1 + len(others):
+        wanted = " and ".join(("one --weights WEIGHTS", *others))
+        raise UsageError(
+            f"{wanted} must be given, got {', '.join(given) or 'nothing'}; weights are a run's folder, a weight file, a released "
+            "name, an address or a Hub id"
+        )
+    return given
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def _files(path: Path, out: Path) -> Iterator[Path]:
         yield path
         return
     if (path / "checkpoints").is_dir():
-        raise UsageError(f"photographs are wanted, and {path} is the folder of a trained run; give it as --model {path}")
+        raise UsageError(f"photographs are wanted, and {path} is the folder of a trained run; give it as --weights {path}")
     results = Path(os.path.abspath(out))
     files = [
         file

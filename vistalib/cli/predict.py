@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -18,7 +18,7 @@ def predict(
     photographs: Chosen[tyro.conf.Positional[tuple[Path, ...]]],
     viewing: Viewed,
     *,
-    model: Chosen[str | None] = None,
+    weights: Annotated[Chosen[str | None], tyro.conf.arg(aliases=["--model"])] = None,
     out: Path = Path("predictions"),
     device: Chosen[str | None] = None,
     json: Path | None = None,
@@ -28,7 +28,7 @@ def predict(
     Args:
         photographs: Photographs, videos, and folders of them.
         viewing: How an image is shown to the network.
-        model: A run's folder, weight file, released name, address or Hub id (default: the newest run in ./runs and ./demo).
+        weights: A run's folder, weight file, released name, address or Hub id (default: the newest run in ./runs and ./demo).
         out: Folder for the results: of a photograph NAME_labels.png, class indices with the classes' colours as palette, and
             NAME_overlay.jpg with a legend; of a video NAME_overlay.mp4, without sound.
         device: Where to run: cpu, cuda, cuda:1, ... (default: the GPU where there is one).
@@ -39,14 +39,14 @@ def predict(
     if json is not None:
         check_writable(json)
     found = find_photographs(photographs, out)
-    source = model or newest_run()
+    source = weights or newest_run()
 
     from vistalib.cli.labelling import Labeller
     from vistalib.recipes import open_model
 
     trained = open_model(source, device=device)
     labeller = Labeller(trained, viewing.arguments(trained))
-    print(f"model: {source}{'' if model else ', the newest run here'}; {len(trained.classes)} classes, {labeller.mode()}")
+    print(f"model: {source}{'' if weights else ', the newest run here'}; {len(trained.classes)} classes, {labeller.mode()}")
     done, failed = list["Labelled"](), dict[str, str]()
     for number, photograph in enumerate(found, 1):
         # Said before, since a large photograph takes a while; a video shows its own progress.
@@ -73,7 +73,7 @@ def newest_run() -> Path:
     written = [*Path("runs").glob("*/checkpoints/index.json"), *Path("demo/runs").glob("finetune/checkpoints/index.json")]
     if not written:
         raise UsageError(
-            "predict needs a trained model, and there is none in ./runs or ./demo; name one with --model, "
+            "predict needs a trained model, and there is none in ./runs or ./demo; name one with --weights, "
             "or make one in ten minutes: vistalib demo"
         )
     return max(written, key=lambda index: index.stat().st_mtime).parent.parent

@@ -59,7 +59,7 @@ class Training(Datasets):
 
     out: Chosen[Path | None] = None
     """Folder for the run: log, checkpoints, evaluation (default: runs/RECIPE, or runs/ and the name of your data's folder)."""
-    start_from: Annotated[str | None, tyro.conf.arg(name="from", aliases=["--start-from"])] = None
+    weights: Annotated[str | None, tyro.conf.arg(aliases=["--from", "--start-from"])] = None
     """What to start from: a run folder, a weight file, a released name, an address or a Hub id; what does not fit is named."""
     resume: bool = False
     """Continue the run in OUT exactly where its last checkpoint was written."""
@@ -96,7 +96,7 @@ def _train(recipe: "Recipe", training: Training) -> None:
     out = training.out or Path("runs") / recipe.name
     arguments: dict[str, Any] = {
         "folder": out,
-        "start_from": training.start_from,
+        "weights": training.weights,
         "resume": training.resume,
         "device": training.device,
         "num_workers": training.workers,
@@ -119,7 +119,7 @@ def _train(recipe: "Recipe", training: Training) -> None:
         photographs = "photo.jpg"
         if training.folder is not None and recipe.validation.kind == "folder":
             photographs = shlex.quote(str(training.folder / "images" / recipe.validation.split))
-        print(f"The run lies in {out}; next: vistalib predict {photographs} --model {shlex.quote(str(out))}")
+        print(f"The run lies in {out}; next: vistalib predict {photographs} --weights {shlex.quote(str(out))}")
         if training.json is not None:
             result.evaluation.save(training.json)
 
@@ -130,7 +130,7 @@ def train(
     training: Annotated[Training, tyro.conf.arg(name="")],
     given: Annotated[Any, tyro.conf.arg(name="", constructor_factory=recipe_options)],
 ) -> None:
-    """Train and evaluate: a recipe by its name, or your own data by `vistalib train --data FOLDER --from CHECKPOINT`.
+    """Train and evaluate: a recipe by its name, or your own data by `vistalib train --data FOLDER --weights WEIGHTS`.
 
     `vistalib train RECIPE --print` shows every value of a recipe; the options below replace them. Every option is the same
     for all recipes, and for your own data, whose recipe follows from the images, the checkpoint and the machine.

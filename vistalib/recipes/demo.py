@@ -97,7 +97,7 @@ def run_demo(folder: str | Path, settings: DemoSettings, *, data: str | Path | N
                 stage.recipe,
                 roots,
                 folder=folder / "runs" / stage.name,
-                start_from=None if stage.starts_from is None else folder / "runs" / stage.starts_from,
+                weights=None if stage.starts_from is None else folder / "runs" / stage.starts_from,
                 resume=True,
                 device="cpu",
                 num_workers=0,

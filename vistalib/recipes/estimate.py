@@ -115,7 +115,7 @@ def estimate(
     roots: Roots,
     *,
     folder: str | Path,
-    start_from: str | Path | None = None,
+    weights: str | Path | None = None,
     resume: bool = False,
     device: str | None = None,
     num_workers: int = 2,
@@ -146,7 +146,7 @@ def estimate(
         parts = put_together(
             recipe,
             roots,
-            start_from=start_from,
+            weights=weights,
             resume=resume,
             device=device,
             num_workers=num_workers,

@@ -123,7 +123,7 @@ def own_decisions(recipe: Recipe, data: OwnData, start: OwnStart | None, machine
     return [
         Decision(
             f"The model is {recipe.model}, for {where}, and starts from {start.source if start else 'random weights'}.",
-            ("--model", "--from"),
+            ("--model", "--weights"),
         ),
         Decision(_about_classes(data, start), ("--train.map", "--validation.map")),
         Decision(

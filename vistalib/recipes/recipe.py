@@ -104,7 +104,7 @@ class Recipe:
     loss: LossSettings = RELEASED
     """Choices of the loss for one's own data; the released one without."""
     starts_from: str | None = None
-    """Name of the recipe or backbone whose weights this one begins with; give their file or run with --from."""
+    """Name of the recipe or backbone whose weights this one begins with; give their file or run with --weights."""
 
     def __post_init__(self) -> None:
         if self.num_classes is not None and self.num_classes < 1:

@@ -132,18 +132,18 @@ def reproduce(
     cell: Cell,
     dataset: Dataset,
     *,
-    checkpoint: str | Path | None = None,
+    weights: str | Path | None = None,
     scale: tuple[int, int] = RELEASED_SCALE,
     batch_size: int = 1,
     device: str | None = None,
 ) -> Reproduction:
     """Score the released file of `cell`, fetched if need be, on `dataset`, the validation split of Cityscapes.
 
-    `checkpoint` is a copy of the file that lies elsewhere, or weights to score in its place. `scale` (width, height) is the box
+    `weights` is a copy of the file that lies elsewhere, or others to score in its place. `scale` (width, height) is the box
     of the released test setting; `batch_size` and `device` are as for `evaluate_dataset`. Under torchrun every process calls
     this. Raises `ValueError` for weights of another model or of other classes, and where `locate` does.
     """
-    source = cell.name if checkpoint is None else checkpoint
+    source = cell.name if weights is None else weights
     path = locate(source)
     trained = open_model(source, device=device)
     assert trained.model.config is not None  # from_pretrained tells how it built the model

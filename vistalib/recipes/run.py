@@ -51,7 +51,7 @@ def run(
     roots: Roots,
     *,
     folder: str | Path,
-    start_from: str | Path | None = None,
+    weights: str | Path | None = None,
     resume: bool = False,
     device: str | None = None,
     num_workers: int = 2,
@@ -62,7 +62,7 @@ def run(
 ) -> RunResult:
     """Train `recipe` and evaluate it.
 
-    `folder` receives the run. `start_from` names the weights that the model starts from (see `vistalib.models.locate`): a run,
+    `folder` receives the run. `weights` names those that the model starts from (see `vistalib.models.locate`): a run,
     a released checkpoint or backbone, a file; what does not fit is left out and named. `resume` continues an interrupted run in
     `folder` exactly. `device` defaults to the GPU where there is one. `num_workers` processes decode and crop; `in_memory`
     decodes each image once and keeps it, for datasets that fit; `cache` is a folder that `vistalib.data.prepare` made of the
@@ -82,7 +82,7 @@ def run(
         parts = put_together(
             recipe,
             roots,
-            start_from=start_from,
+            weights=weights,
             resume=resume,
             device=device,
             num_workers=num_workers,
@@ -142,7 +142,7 @@ def put_together(
     recipe: Recipe,
     roots: Roots,
     *,
-    start_from: str | Path | None,
+    weights: str | Path | None,
     resume: bool,
     device: str,
     num_workers: int,
@@ -163,17 +163,17 @@ def put_together(
     model = create_model(recipe.model, num_classes=num_classes, recompute_blocks=recipe.recompute_blocks)
     model.set_loss(_numbers(recipe.loss, train_data))
     report = None
-    if start_from is not None:
-        by_first(lambda: locate(start_from))  # what has to be fetched is fetched by one
-        start = find_start(start_from)
+    if weights is not None:
+        by_first(lambda: locate(weights))  # what has to be fetched is fetched by one
+        start = find_start(weights)
         report = load_start(model, start, train_data.classes)
-        _say(f"{start_from}: {report}")
+        _say(f"{weights}: {report}")
         if recipe.starts_from is not None and start.made_by not in (None, recipe.starts_from):
-            _say(f"{recipe.name} begins with {recipe.starts_from}, and {start_from} was made by {start.made_by}")
+            _say(f"{recipe.name} begins with {recipe.starts_from}, and {weights} was made by {start.made_by}")
     elif recipe.starts_from is not None and not resume and rank() == 0:
         warnings.warn(
             f"{recipe.name} begins with the weights of {recipe.starts_from}, and none were given: it starts from random ones; "
-            "give them with start_from (--from on the command line)",
+            "give them as weights=, or --weights on the command line",
             stacklevel=3,
         )
     _check_batch(recipe, model)
@@ -190,7 +190,7 @@ def put_together(
         balance=None if temperature is None else by_first(lambda: class_balance(train_data, temperature)),
         colors_on=device if device_colors else None,
     )
-    return Parts(model, loader, validation_data, report, _about(recipe, train_data, model, start_from))
+    return Parts(model, loader, validation_data, report, _about(recipe, train_data, model, weights))
 
 
 def scores(evaluation: Evaluation) -> dict[str, Any]:
@@ -251,14 +251,14 @@ def _say(text: str) -> None:
         print(text, flush=True)
 
 
-def _about(recipe: Recipe, data: Dataset, model: Segmentor, start_from: str | Path | None) -> dict[str, Any]:
+def _about(recipe: Recipe, data: Dataset, model: Segmentor, weights: str | Path | None) -> dict[str, Any]:
     return {
         "recipe": recipe.to_json(),
         "num_classes": recipe.num_classes or len(data.classes),
         "classes": list(data.classes),
         "colors": np.asarray(data.colors).tolist(),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "started_from": None if start_from is None else str(start_from),
+        "started_from": None if weights is None else str(weights),
         "facts": provenance(),
     }
 
