@@ -1,6 +1,7 @@
 """`vistalib predict`: what it writes, what it takes, what it says; and the ways of looking that it shares with `evaluate`."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+import vistalib
 from tests.data_helpers import SIZE, pixels, values, write_folder, write_image, write_label
 from vistalib.cli import main
 from vistalib.data import read_image
 from vistalib.evaluate import MULTI_SCALES, Window, predict_labels
 from vistalib.files import read_json
+from vistalib.labelling import NotAllLabelled
 from vistalib.models import create_model, save_pretrained
 from vistalib.recipes import open_model
 from vistalib.viz import colorize
@@ -91,9 +94,10 @@ def test_sizes_seconds_and_shares_of_the_classes_go_to_json(model: Path, photogr
         (["--mode", "slide"], {"window": Window((32, 32), (21, 21))}),
         (["--mode", "slide", "--crop", "30", "48"], {"window": Window((30, 48), (20, 32))}),
         (["--multi-scale"], {"scales": MULTI_SCALES, "flip": True}),
-        (["--scale", "128", "96"], {"scale": (128, 96)}),
+        (["--size", "96", "128"], {"scale": (128, 96)}),
+        (["--scale", "96", "128"], {"scale": (128, 96)}),
     ],
-    ids=["sliding", "sliding by a crop", "multi-scale", "another scale"],
+    ids=["sliding", "sliding by a crop", "multi-scale", "another size", "by its older name"],
 )
 def test_an_image_is_shown_as_asked(
     model: Path, photograph: Path, tmp_path: Path, arguments: list[str], looking: dict[str, Any]
@@ -102,6 +106,34 @@ def test_an_image_is_shown_as_asked(
     trained = open_model(model)
     expected = predict_labels(trained.model, read_image(photograph), **{"scale": trained.scale} | looking)
     np.testing.assert_array_equal(read_labels(tmp_path / "street_labels.png"), expected)
+
+
+def test_a_script_does_what_the_command_does(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for i in range(2):
+        write_image(tmp_path / "photos" / f"{i}.png", pixels(i))
+    shown = ["--mode", "slide", "--size", "48", "80", "--crop", "30", "48"]
+    assert predict(tmp_path / "photos", "--weights", model, "--out", tmp_path / "command", *shown) == 0
+    said = capsys.readouterr().out
+    done = vistalib.predict(
+        tmp_path / "photos", weights=model, out=tmp_path / "script", mode="slide", size=(48, 80), crop=(30, 48)
+    )
+    assert re.sub(r"\d+\.\d\d s", "", said).startswith(re.sub(r"\d+\.\d\d s", "", capsys.readouterr().out))
+    assert written(tmp_path / "command") == written(tmp_path / "script")
+    for record in done:
+        assert (record.size, record.classes) == (SIZE, (*CLASSES, "other"))
+        for path in record.results:
+            assert path.read_bytes() == (tmp_path / "command" / path.name).read_bytes()
+
+
+def test_a_script_may_name_one_photograph_or_several_and_learns_which_could_not_be_read(
+    model: Path, photograph: Path, tmp_path: Path
+) -> None:
+    (record,) = vistalib.predict(str(photograph), weights=model, out=tmp_path / "one")
+    assert record.shares["car"] == pytest.approx((read_labels(record.results[0]) == 2).mean(), abs=1e-6)
+    with pytest.raises(NotAllLabelled, match=r"1 of 2 could not be labelled, the others are done") as caught:
+        vistalib.predict([photograph, tmp_path / "nowhere.jpg"], weights=model, out=tmp_path / "two")
+    assert [done.path for done in caught.value.labelled] == [photograph]
+    assert list(caught.value.reasons) == [str(tmp_path / "nowhere.jpg")]
 
 
 def test_photographs_of_one_name_stay_apart(model: Path, tmp_path: Path) -> None:
@@ -205,10 +237,10 @@ def test_without_a_model_the_newest_run_is_taken_and_named(
         (["{photos}", "--weights", "{model}", "--out", "{photos}"], "outside"),
         (["{tmp}/run", "--weights", "{model}"], "--weights {tmp}/run"),
         (["{photos}/street.png", "--weights", "{model}", "--crop", "8", "8"], "--mode slide"),
-        (["{photos}/street.png", "--weights", "{model}", "--scale", "0", "8"], "at least 1 pixel"),
+        (["{photos}/street.png", "--weights", "{model}", "--size", "0", "8"], "at least 1 pixel"),
         (["{photos}/a.png", "{photos}/a_labels.png", "--weights", "{model}", "--out", "{photos}"], "replace"),
     ],
-    ids=["no photograph", "no model", "only results", "a run", "crop of no window", "scale of 0", "a result in its place"],
+    ids=["no photograph", "no model", "only results", "a run", "crop of no window", "size of 0", "a result in its place"],
 )
 def test_wrong_usage_ends_with_2_and_says_what(
     arguments: list[str],
