@@ -20,7 +20,18 @@ from gpu_part import Budget, Options, Record, attempt
 from vistalib.data import AugmentationSettings
 from vistalib.evaluate import MULTI_SCALES, evaluate_dataset
 from vistalib.models import save_pretrained
-from vistalib.recipes import Estimate, Recipe, Roots, RunResult, estimate, look_at_folder, own_recipe, run, this_machine
+from vistalib.recipes import (
+    Estimate,
+    Recipe,
+    Roots,
+    RunResult,
+    Runtime,
+    estimate,
+    look_at_folder,
+    own_recipe,
+    run,
+    this_machine,
+)
 from vistalib.recipes.demo import DemoSettings, Stage, demo_stages, draw_streets
 from vistalib.recipes.released import cityscapes, mapillary
 from vistalib.train import read_log
@@ -103,12 +114,7 @@ def trained(
     """Train for about `seconds`, evaluations among them, into the folder runs/`name`, which is made anew."""
     budget, folder = Budget(seconds), options.out / "runs" / name
     shutil.rmtree(folder, ignore_errors=True)
-    how: Record = {
-        "weights": weights,
-        "device": options.device.type,
-        "num_workers": options.readers,
-        "in_memory": True,
-    }
+    how: Record = {"weights": weights, "runtime": Runtime(options.device.type, options.readers, in_memory=True)}
     if options.dry_run:
         recipe = toy(recipe)
     foretold = estimate(recipe, roots, folder=folder, seconds=0.0 if options.dry_run else PROBE, **how)

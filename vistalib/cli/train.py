@@ -84,7 +84,7 @@ class Training(Datasets):
 
 
 def _train(recipe: "Recipe", training: Training) -> None:
-    from vistalib.recipes import estimate, event_files, run
+    from vistalib.recipes import Runtime, estimate, event_files, run
 
     if training.print:
         options = recipe.options()
@@ -94,16 +94,8 @@ def _train(recipe: "Recipe", training: Training) -> None:
     if training.json is not None:
         (check_writable if training.estimate else check_scores_writable)(training.json)
     out = training.out or Path("runs") / recipe.name
-    arguments: dict[str, Any] = {
-        "folder": out,
-        "weights": training.weights,
-        "resume": training.resume,
-        "device": training.device,
-        "num_workers": training.workers,
-        "in_memory": training.in_memory,
-        "cache": training.cache,
-        "device_colors": training.device_colors,
-    }
+    runtime = Runtime(training.device, training.workers, training.in_memory, training.cache, training.device_colors)
+    arguments: dict[str, Any] = {"folder": out, "weights": training.weights, "resume": training.resume, "runtime": runtime}
     speaks = os.environ.get("RANK", "0") == "0"  # torchrun starts several processes: one of them speaks
     if training.estimate:
         foretold = estimate(recipe, training.roots(), **arguments)

@@ -22,7 +22,7 @@ from vistalib.files import read_json, replacing, write_json
 from vistalib.models import Segmentor
 from vistalib.provenance import peak_memory_mb, provenance
 from vistalib.recipes import small
-from vistalib.recipes.recipe import Recipe, Roots
+from vistalib.recipes.recipe import Recipe, Roots, Runtime
 from vistalib.recipes.run import RunResult, run
 from vistalib.recipes.sampling import sampling_pattern
 
@@ -99,9 +99,7 @@ def run_demo(folder: str | Path, settings: DemoSettings, *, data: str | Path | N
                 folder=folder / "runs" / stage.name,
                 weights=None if stage.starts_from is None else folder / "runs" / stage.starts_from,
                 resume=True,
-                device="cpu",
-                num_workers=0,
-                in_memory=True,
+                runtime=Runtime("cpu", num_workers=0, in_memory=True),
             )
         print(f"{stage.title}: mIoU {100 * results[stage.name].evaluation.mean_iou:.1f}%", flush=True)
     root = streets / "cityscapes"

@@ -76,6 +76,22 @@ class Roots:
 
 
 @dataclass(frozen=True)
+class Runtime:
+    """How this machine computes a run: it decides how long that takes and in how much memory, not what is learned."""
+
+    device: str | None = None
+    """Where to run: cpu, cuda, cuda:1, ... (None: the GPU where there is one)."""
+    num_workers: int = 2
+    """Processes that decode and crop."""
+    in_memory: bool = False
+    """Decode each image once and keep it, for datasets that fit into memory."""
+    cache: str | Path | None = None
+    """Folder that `vistalib.data.prepare` made of the training images."""
+    device_colors: bool = False
+    """Change colours on the device instead of in the workers, with the same result."""
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One named training run, complete but for the folders of this machine."""
 
