@@ -24,9 +24,9 @@ from vistalib.recipes.demo import DemoSettings
 T = "upernet_internimage_t_512x1024_160k_cityscapes"
 OWN = "upernet_internimage_nano_192x256_3k_folder"
 TINY = [
-    *("--batch-size", "2", "--evaluation-scale", "64", "64", "--workers", "0"),
+    *("--batch-size", "2", "--evaluation-size", "64", "64", "--workers", "0"),
     *("--settings.iterations", "2", "--settings.warmup-iters", "0"),
-    *("--augmentation.scale", "64", "64", "--augmentation.crop", "64", "64"),
+    *("--augmentation.size", "64", "64", "--augmentation.crop", "64", "64"),
 ]
 
 
@@ -207,7 +207,7 @@ def test_wrong_usage_ends_with_2_and_says_what(arguments: list[str], said: str, 
         (["train", OWN, "--folder", "{own}", "--device", "gpu"], "cpu, cuda"),
         (["train", OWN, "--folder", "{own}", "--workers", "-1"], "num_workers must be at least 0"),
         (["train", OWN, "--folder", "{own}", "--num-classes", "2"], "at least the 3 classes"),
-        (["train", OWN, "--folder", "{own}", "--evaluation-scale", "0", "0"], "evaluation_scale must be at least 1"),
+        (["train", OWN, "--folder", "{own}", "--evaluation-size", "0", "0"], "evaluation_scale must be at least 1"),
         (["train", OWN, "--folder", "{cut}", *TINY], "must be a whole JPEG or PNG"),
         (["evaluate", "{trained}", "--folder", "{cut}", "--device", "gpu"], "cpu, cuda"),
         (["evaluate", "--weights", "{trained}", "--folder", "{other}"], "classes it was trained on"),

@@ -87,7 +87,7 @@ def test_a_number_is_met_within_the_tolerance_of_its_printed_digits(found: Repro
 
 def test_what_is_no_test_of_the_number_is_said(found: Reproduction) -> None:
     said = found.sentence()
-    for departure in ("not the released file", "has 500 images, and 2 were scored", "fitted into 128x64, not 2048x1024"):
+    for departure in ("not the released file", "has 500 images, and 2 were scored", "fitted into 64x128, not 1024x2048"):
         assert departure in said
     assert "reproduced" not in said
 

@@ -66,11 +66,11 @@ class Labelled:
         return dict(zip(self.classes, (self.pixels / self.pixels.sum()).round(6).tolist(), strict=True))
 
     def facts(self) -> str:
-        """Size and time, in words."""
+        """Size, height first as everywhere, and time, in words."""
         height, width = self.size
         if self.frames == 1:
-            return f"{width}x{height}, {self.seconds:.2f} s"
-        return f"{width}x{height}, {self.frames} frames, {self.seconds / self.frames:.2f} s each"
+            return f"{height}x{width}, {self.seconds:.2f} s"
+        return f"{height}x{width}, {self.frames} frames, {self.seconds / self.frames:.2f} s each"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON file."""
@@ -247,7 +247,7 @@ class Labeller:
         """How images are shown to the model, in words."""
         mode = dict(self.viewed)
         width, height = mode.pop("scale")
-        return f"images fitted into {width}x{height}, {mode_name(**mode)}"
+        return f"images fitted into {height}x{width}, {mode_name(**mode)}"
 
     def label(self, photograph: Photograph) -> Labelled:
         """Label one file and write its results; `ValueError` when it cannot be read."""

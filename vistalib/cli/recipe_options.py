@@ -1,6 +1,7 @@
 """The options of `vistalib train` that replace values of its recipe.
 
-They are the recipe's fields, and those of its parts behind a dot. Their defaults are known only when the recipe is, and that
+They are the recipe's fields, and those of its parts behind a dot; sizes are height and width, whatever the field has. Their
+defaults are known only when the recipe is, and that
 follows from other options. So each may be left out, the help says so in words, and what was given replaces the recipe's.
 """
 
@@ -29,23 +30,35 @@ def recipe_options() -> Any:
 
 def with_options(recipe: "Recipe", given: Mapping[str, Any]) -> "Recipe":
     """`recipe` with the values that were given; `ValueError` for values that do not go together."""
-    changed = {
-        name: dataclasses.replace(getattr(recipe, name), **value) if isinstance(value, Mapping) else value
-        for name, value in given.items()
-    }
-    return dataclasses.replace(recipe, **changed)
+    changed: Recipe = _replaced(recipe, given)
+    return changed
+
+
+def _replaced(kept: Any, given: Mapping[str, Any]) -> Any:
+    from vistalib.recipes.recipe import SIZE_OPTIONS
+
+    fields = {option: field for field, option in SIZE_OPTIONS.items()}
+    changed = {}
+    for name, value in given.items():
+        if isinstance(value, Mapping):
+            changed[name] = _replaced(getattr(kept, name), value)
+        else:
+            changed[fields.get(name, name)] = value[::-1] if name in fields else value
+    return dataclasses.replace(kept, **changed)
 
 
 def _options(kind: type) -> Any:
     """A `TypedDict` with the fields of the dataclass `kind`, any of which may be left out; its parts are such, too."""
+    from vistalib.recipes.recipe import SIZE_OPTIONS
+
     types, texts = get_type_hints(kind), _texts(kind)
-    asked = {
-        field.name: Annotated[
-            _options(types[field.name]) if dataclasses.is_dataclass(types[field.name]) else types[field.name],
-            tyro.conf.arg(help=texts[field.name], help_behavior_hint=HINT, aliases=ALIASES.get(field.name)),
+    asked = {}
+    for name in (field.name for field in dataclasses.fields(kind)):
+        text = texts[name].replace("(width, height)", "(height, width)") if name in SIZE_OPTIONS else texts[name]
+        asked[SIZE_OPTIONS.get(name, name)] = Annotated[
+            _options(types[name]) if dataclasses.is_dataclass(types[name]) else types[name],
+            tyro.conf.arg(help=text, help_behavior_hint=HINT, aliases=ALIASES.get(name)),
         ]
-        for field in dataclasses.fields(kind)
-    }
     return TypedDict(kind.__name__, asked, total=False)  # type: ignore[operator]  # the names are known at run time alone
 
 

@@ -30,11 +30,11 @@ class AugmentationSettings:
     """What the augmentation of a recipe may choose. Raises `ValueError` for values out of range."""
 
     scale: tuple[int, int] = (2048, 1024)
-    """Width and height in pixels of the box that the whole image fits after resizing with its aspect kept."""
+    """(width, height) in pixels of the box that the whole image fits after resizing with its aspect kept."""
     ratio_range: tuple[float, float] | None = (0.5, 2.0)
     """Multiply that box by a random number from the first to the second (None: no draw, always that box)."""
     crop: tuple[int, int] = (512, 1024)
-    """Height and width in pixels of what is cut out."""
+    """(height, width) in pixels of what is cut out."""
     cat_max_ratio: float = 0.75
     """Draw a crop again, ten times at most, where one class covers so large a share of the labelled pixels."""
     flip: float = 0.5

@@ -17,6 +17,9 @@ from vistalib.models.loss import RELEASED
 from vistalib.train import TrainSettings
 
 Dataset = Vistas | Cityscapes | Folder
+# Fields that keep the released order, (width, height), in recipes and in every file of a run: the command line has them as
+# options of these names, height first, as all sizes there.
+SIZE_OPTIONS = {"evaluation_scale": "evaluation_size", "scale": "size"}
 DEFAULT_SPLITS: dict[Kind, tuple[str, str]] = {  # training, validation
     "vistas": ("training", "validation"),
     "cityscapes": ("train", "val"),
@@ -153,7 +156,10 @@ class Recipe:
         return cls(**(_tuples(values) | made))
 
     def options(self) -> list[tuple[str, str]]:
-        """Every value as the command line's option for it and its text there: ("--settings.iterations", "80000")."""
+        """Every value as the command line's option for it and its text there: ("--settings.iterations", "80000").
+
+        Sizes are height and width there (`SIZE_OPTIONS`).
+        """
         return list(_options(self, ""))
 
 
@@ -164,7 +170,9 @@ def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _options(value: Any, prefix: str) -> Iterator[tuple[str, str]]:
     for part in dataclasses.fields(value):
-        name, found = prefix + part.name.replace("_", "-"), getattr(value, part.name)
+        name, found = prefix + SIZE_OPTIONS.get(part.name, part.name).replace("_", "-"), getattr(value, part.name)
+        if part.name in SIZE_OPTIONS:
+            found = found[::-1]
         if dataclasses.is_dataclass(found):
             yield from _options(found, f"{name}.")
         elif isinstance(found, bool):
