@@ -95,9 +95,9 @@ def test_sizes_seconds_and_shares_of_the_classes_go_to_json(model: Path, photogr
         (["--mode", "slide", "--crop", "30", "48"], {"window": Window((30, 48), (20, 32))}),
         (["--multi-scale"], {"scales": MULTI_SCALES, "flip": True}),
         (["--size", "96", "128"], {"scale": (128, 96)}),
-        (["--scale", "96", "128"], {"scale": (128, 96)}),
+        (["--scale", "128", "96"], {"scale": (128, 96)}),
     ],
-    ids=["sliding", "sliding by a crop", "multi-scale", "another size", "by its older name"],
+    ids=["sliding", "sliding by a crop", "multi-scale", "another size", "the older name in the older order"],
 )
 def test_an_image_is_shown_as_asked(
     model: Path, photograph: Path, tmp_path: Path, arguments: list[str], looking: dict[str, Any]

@@ -59,8 +59,9 @@ class Training(Datasets):
 
     out: Chosen[Path | None] = None
     """Folder for the run: log, checkpoints, evaluation (default: runs/RECIPE, or runs/ and the name of your data's folder)."""
-    weights: Annotated[str | None, tyro.conf.arg(aliases=["--from", "--start-from"])] = None
-    """What to start from: a run folder, a weight file, a released name, an address or a Hub id; what does not fit is named."""
+    weights: Annotated[Chosen[str | None], tyro.conf.arg(aliases=["--from", "--start-from"])] = None
+    """What to begin with: a run's folder, weight file, released name, address or Hub id; what does not fit is named (default:
+    random weights)."""
     resume: bool = False
     """Continue the run in OUT exactly where its last checkpoint was written."""
     device: Chosen[str | None] = None
