@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from importlib.metadata import version
+from operator import itemgetter
 from pathlib import Path
 
 import psutil
@@ -16,14 +17,16 @@ import pytest
 from tests.data_helpers import pixels, values, write_folder, write_image, write_label
 from tests.helpers import ROOT, run_python
 from vistalib.cli import main
+from vistalib.data import synthesize
 from vistalib.files import read_json
 from vistalib.recipes.demo import DemoSettings
 
+T = "upernet_internimage_t_512x1024_160k_cityscapes"
 OWN = "upernet_internimage_nano_192x256_3k_folder"
 TINY = [
-    *("--batch-size", "2", "--evaluation-scale", "64", "64", "--workers", "0"),
+    *("--batch-size", "2", "--evaluation-size", "64", "64", "--workers", "0"),
     *("--settings.iterations", "2", "--settings.warmup-iters", "0"),
-    *("--augmentation.scale", "64", "64", "--augmentation.crop", "64", "64"),
+    *("--augmentation.size", "64", "64", "--augmentation.crop", "64", "64"),
 ]
 
 
@@ -40,6 +43,13 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = write_folder(tmp_path_factory.mktemp("own") / "streets")
     write_image(root / "images" / "val" / "0.png", pixels(60))
     write_label(root / "labels" / "val" / "0.png", values(60, range(4)))
+    return root
+
+
+@pytest.fixture(scope="module")
+def streets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("streets")
+    synthesize(root, layout="cityscapes", num_images={"train": 1, "val": 1}, seed=4, size=(32, 64), workers=1)
     return root
 
 
@@ -80,8 +90,38 @@ def test_the_help_of_the_demo_shows_the_defaults_it_runs_with(capsys: pytest.Cap
 
 
 def test_training_on_own_data_then_evaluating_gives_the_same_score(trained: Path, own: Path, tmp_path: Path) -> None:
-    assert status("evaluate", trained, "--folder", own, "--json", tmp_path / "score.json") == 0
+    assert status("evaluate", "--weights", trained, "--folder", own, "--json", tmp_path / "score.json") == 0
     assert read_json(tmp_path / "score.json")["mean_iou"] == read_json(trained / "evaluation.json")["mean_iou"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train", OWN, "--folder", "{own}", "--{weights}", "{tmp}/nowhere"],
+        ["predict", "{own}/images/val/0.png", "--{weights}", "{tmp}/nowhere"],
+        ["evaluate", "--{weights}", "{tmp}/nowhere", "--folder", "{own}"],
+        ["export", "--{weights}", "{tmp}/nowhere", "{tmp}/model.onnx"],
+        ["convert", "--{weights}", "{tmp}/nowhere", "{tmp}/model.pth"],
+        ["reproduce", T, "--{weights}", "{tmp}/nowhere", "--cityscapes", "{streets}"],
+    ],
+    ids=itemgetter(0),
+)
+def test_weights_are_the_same_option_everywhere_and_its_older_names_still_work(
+    command: list[str], own: Path, streets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    older = {"train": ("from", "start-from"), "predict": ("model",), "reproduce": ("checkpoint",)}.get(command[0], ())
+    for weights in ("weights", *older):
+        assert status(*(word.format(weights=weights, own=own, streets=streets, tmp=tmp_path) for word in command)) == 1
+        assert str(tmp_path / "nowhere") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["evaluate", "export", "convert"])
+def test_weights_may_stand_where_they_stood_before_there_was_the_option(
+    command: str, own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rest = ["--folder", own] if command == "evaluate" else [tmp_path / "model.onnx" if command == "export" else "model.pth"]
+    assert status(command, tmp_path / "nowhere", *rest) == 1
+    assert str(tmp_path / "nowhere") in capsys.readouterr().err
 
 
 def test_a_place_that_cannot_be_written_is_known_before_the_evaluation(
@@ -129,13 +169,21 @@ def test_index_counts_every_labelled_pixel(own: Path, tmp_path: Path) -> None:
     [
         (["frobnicate"], "frobnicate"),
         (["train", "upernet_internimage_l_512x1024_80k_mapilary"], "mapillary"),
+        (["train"], "--data FOLDER"),
         (["train", OWN, "--settings.iteration", "3"], "iterations"),
         (["train", OWN, "--settings.iterations", "many"], "many"),
         (["evaluate", "somewhere"], "--cityscapes DIR"),
+        (["evaluate", "--cityscapes", "a"], "one --weights WEIGHTS must be given, got nothing"),
+        (["evaluate", "a", "--weights", "b", "--cityscapes", "a"], "got b, a"),
+        (["export", "model.onnx"], "one --weights WEIGHTS and TARGET must be given, got model.onnx"),
+        (["convert", "a", "b", "c"], "got a, b, c"),
         (["evaluate", "somewhere", "--vistas", "a", "--folder", "b"], "got 2"),
         (["data", "make", "somewhere", "--layout", "kitti"], "kitti"),
     ],
-    ids=["command", "recipe", "option", "value", "no dataset", "two datasets", "layout"],
+    ids=[
+        *("command", "recipe", "no recipe", "option", "value", "no dataset", "evaluate: no weights", "evaluate: weights twice"),
+        *("export: no weights", "convert: too many", "two datasets", "layout"),
+    ],
 )
 def test_wrong_usage_ends_with_2_and_says_what(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert status(*arguments) == 2
@@ -147,22 +195,22 @@ def test_wrong_usage_ends_with_2_and_says_what(arguments: list[str], said: str, 
     [
         (["train", OWN], "--folder DIR"),
         (["train", OWN, "--folder", "{tmp}/nowhere"], "nowhere"),
-        (["train", OWN, "--folder", "{own}", "--start-from", "{tmp}/nowhere"], "nowhere"),
+        (["train", OWN, "--folder", "{own}", "--weights", "{tmp}/nowhere"], "nowhere"),
         (["train", OWN, "--folder", "{own}", "--model", "upernet_internimage_q"], "upernet_internimage_"),
-        (["evaluate", "{tmp}/nowhere", "--folder", "{own}"], "nowhere"),
-        (["predict", "{tmp}/nowhere.jpg", "--model", "{trained}"], "nowhere.jpg"),
-        (["predict", "{own}/images/val/0.png", "--model", "{tmp}/nowhere"], "nowhere"),
+        (["evaluate", "--weights", "{tmp}/nowhere", "--folder", "{own}"], "nowhere"),
+        (["predict", "{tmp}/nowhere.jpg", "--weights", "{trained}"], "nowhere.jpg"),
+        (["predict", "{own}/images/val/0.png", "--weights", "{tmp}/nowhere"], "nowhere"),
         (
-            ["predict", "{own}/images/val/0.png", "--model", "{trained}", "--out", "{own}/classes.json/out"],
+            ["predict", "{own}/images/val/0.png", "--weights", "{trained}", "--out", "{own}/classes.json/out"],
             "could not be written",
         ),
         (["train", OWN, "--folder", "{own}", "--device", "gpu"], "cpu, cuda"),
         (["train", OWN, "--folder", "{own}", "--workers", "-1"], "num_workers must be at least 0"),
         (["train", OWN, "--folder", "{own}", "--num-classes", "2"], "at least the 3 classes"),
-        (["train", OWN, "--folder", "{own}", "--evaluation-scale", "0", "0"], "evaluation_scale must be at least 1"),
+        (["train", OWN, "--folder", "{own}", "--evaluation-size", "0", "0"], "evaluation_scale must be at least 1"),
         (["train", OWN, "--folder", "{cut}", *TINY], "must be a whole JPEG or PNG"),
         (["evaluate", "{trained}", "--folder", "{cut}", "--device", "gpu"], "cpu, cuda"),
-        (["evaluate", "{trained}", "--folder", "{other}"], "classes it was trained on"),
+        (["evaluate", "--weights", "{trained}", "--folder", "{other}"], "classes it was trained on"),
         (["evaluate", "{trained}", "--folder", "{own}", "--json", "{own}/classes.json/x"], "or choose another place"),
         (["data", "make", "{tmp}/out", "--seed", "-1"], "seed must be"),
         (["demo", "--iterations", "0", "2"], "iterations must be at least 1"),

@@ -89,7 +89,7 @@ def test_compare_takes_several_seeds_a_side(scores: list[Path], capsys: pytest.C
         (["evaluate", "{model}", "--cityscapes", "x", "--batch-size", "0"], 2, "--batch-size must be at least 1"),
         (["reproduce", "nothing"], 2, "`vistalib reproduce` lists them all"),
         (["reproduce", T], 2, "add --cityscapes DIR"),
-        (["reproduce", T, "--cityscapes", "{streets}", "--checkpoint", "{model}", "--out", "{tmp}"], 1, f"weights of {T[:21]}"),
+        (["reproduce", T, "--cityscapes", "{streets}", "--weights", "{model}", "--out", "{tmp}"], 1, f"weights of {T[:21]}"),
     ],
     ids=[
         *("one run", "runs and a side", "one side", "figure", "no file", "no matrices", "batch"),
@@ -116,7 +116,7 @@ def test_reproduce_lists_the_published_numbers_and_what_records_say(
     models: list[Path], streets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = reproduce(
-        Cell(T, "upernet_internimage_nano", False, 82.58), Cityscapes(streets, "val"), checkpoint=models[0], scale=(128, 64)
+        Cell(T, "upernet_internimage_nano", False, 82.58), Cityscapes(streets, "val"), weights=models[0], scale=(128, 64)
     )
     write_json(tmp_path / f"{found.cell.label}.json", found.to_json())
     capsys.readouterr()

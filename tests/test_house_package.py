@@ -33,6 +33,12 @@ def test_a_public_name_can_be_imported_from_its_room(room: str, name: str) -> No
     assert hasattr(import_module(f"vistalib.{room}"), name)
 
 
+def test_the_package_itself_labels_photographs() -> None:
+    assert run_python("import vistalib; print(vistalib.predict.__module__)") == "vistalib.labelling"
+    with pytest.raises(AttributeError, match="no attribute 'predicts'"):
+        import_module("vistalib").predicts  # noqa: B018  # asking is enough
+
+
 @pytest.mark.parametrize("room", ROOMS)
 def test_everything_a_room_exports_exists(room: str) -> None:
     module = import_module(f"vistalib.{room}")

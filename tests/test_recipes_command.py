@@ -11,15 +11,16 @@ import pytest
 from tests.data_helpers import pixels, values, write_folder, write_image, write_label
 from tests.helpers import ROOT
 from vistalib.cli import main
+from vistalib.cli.recipe_options import with_options
 from vistalib.files import read_json
-from vistalib.recipes import open_model
+from vistalib.recipes import get_recipe, open_model
 from vistalib.train import load_checkpoint, read_log
 
 OWN = "upernet_internimage_nano_192x256_3k_folder"
 TINY = [
-    *("--batch-size", "4", "--evaluation-scale", "64", "64", "--workers", "0", "--device", "cpu"),
+    *("--batch-size", "4", "--evaluation-size", "64", "64", "--workers", "0", "--device", "cpu"),
     *("--settings.iterations", "3", "--settings.warmup-iters", "0", "--settings.log-every", "1"),
-    *("--augmentation.scale", "64", "64", "--augmentation.crop", "64", "64"),
+    *("--augmentation.size", "64", "64", "--augmentation.crop", "64", "64"),
 ]
 
 
@@ -30,6 +31,68 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_image(root / "images" / "val" / f"{i}.png", pixels(60 + i))
         write_label(root / "labels" / "val" / f"{i}.png", values(60 + i, range(4)))
     return root
+
+
+def helped(*command: str, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    """What `vistalib ... --help` says of each option, by its name."""
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main([*command, "--help"])
+    texts: dict[str, str] = {}
+    for line in (line.strip("│ ") for line in capsys.readouterr().out.splitlines()):
+        if line.startswith("--"):
+            option, _, text = line.partition("  ")  # the text begins there, or in the next line
+            names = [word.rstrip(",") for word in option.split() if word.startswith("--")]
+            texts |= dict.fromkeys(names, text)
+        elif texts:
+            texts |= {name: f"{texts[name]} {line}" for name in names}
+    return texts
+
+
+@pytest.mark.parametrize("arguments", [[], [OWN], ["--data", "nowhere"]], ids=["alone", "a recipe", "data"])
+def test_the_help_explains_every_option_that_a_recipe_prints(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    texts = helped("train", *arguments, capsys=capsys)
+    for option, _ in get_recipe(OWN).options():
+        text, _, rest = texts[option].partition("(default: the recipe's)")
+        assert len(text.split()) > 2, f"{option}: {text}"
+        assert rest or texts[option].endswith("(default: the recipe's)")
+    assert "hours, memory and disk" in texts["--estimate"]
+
+
+@pytest.mark.parametrize(
+    ("command", "sizes"),
+    [
+        (["train"], ["--evaluation-size", "--augmentation.size", "--augmentation.crop"]),
+        (["predict"], ["--size", "--crop"]),
+        (["evaluate"], ["--size", "--crop"]),
+        (["export"], ["--size"]),
+        (["data", "make"], ["--size"]),
+    ],
+    ids=lambda value: " ".join(value) if value[0][0] != "-" else "",
+)
+def test_a_size_is_height_then_width_and_its_help_says_so(
+    command: list[str], sizes: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = helped(*command, capsys=capsys)
+    assert [name for name in texts if name.endswith(("size", "crop")) and name != "--batch-size"] == sizes
+    for name in sizes:
+        assert re.search(r"Height and width|\(height, width\)", " ".join(texts[name].split())), name
+
+
+def test_sizes_are_given_and_printed_height_first(capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = get_recipe("upernet_internimage_t_512x1024_160k_cityscapes")
+    options = dict(recipe.options())
+    assert (options["--evaluation-size"], options["--augmentation.size"]) == ("1024 2048", "1024 2048")
+    given = with_options(recipe, {"evaluation_size": (48, 96), "augmentation": {"size": (64, 160), "crop": (32, 64)}})
+    assert given.evaluation_scale == (96, 48)
+    assert (given.augmentation.scale, given.augmentation.crop) == ((160, 64), (32, 64))
+    with pytest.raises(SystemExit, match=r"^2$"):  # the older name was of the other order
+        main(["train", OWN, "--evaluation-scale", "96", "48", "--print"])
+    assert "--evaluation-size" in "".join(capsys.readouterr())
+
+
+def test_the_name_of_the_recipe_may_stand_behind_its_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--print", "--settings.betas", "0.8", "0.9", OWN]) == 0
+    assert ["--settings.betas", "0.8", "0.9"] in [line.split() for line in capsys.readouterr().out.splitlines()]
 
 
 def test_every_value_of_a_recipe_is_printed_as_an_option_that_is_understood(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,10 +9,11 @@ from tests.data_helpers import pixels, values, write_folder, write_image, write_
 from vistalib.cli import main
 from vistalib.data import AugmentationSettings
 from vistalib.files import read_json
-from vistalib.recipes import Estimate, Recipe, Roots, estimate, get_recipe, run
+from vistalib.recipes import Estimate, Recipe, Roots, Runtime, estimate, get_recipe, run
 from vistalib.recipes.probe import bytes_below
 
 OWN = "upernet_internimage_nano_192x256_3k_folder"
+CPU = Runtime("cpu", num_workers=0)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def tiny(**settings: int) -> Recipe:
 
 
 def foretell(recipe: Recipe, roots: Roots, folder: Path, *, resume: bool = False) -> Estimate:
-    return estimate(recipe, roots, folder=folder, resume=resume, device="cpu", num_workers=0, seconds=1.0)
+    return estimate(recipe, roots, folder=folder, resume=resume, runtime=CPU, seconds=1.0)
 
 
 def contents(folder: Path) -> dict[Path, tuple[int, int]]:
@@ -50,7 +51,7 @@ def foretold(streets: Roots, tmp_path_factory: pytest.TempPathFactory) -> Estima
 
 
 def test_a_run_leaves_as_many_bytes_as_foretold(foretold: Estimate, streets: Roots, tmp_path: Path) -> None:
-    run(tiny(), streets, folder=tmp_path / "run", device="cpu", num_workers=0)
+    run(tiny(), streets, folder=tmp_path / "run", runtime=CPU)
     assert foretold.checkpoints_left == 2
     assert foretold.disk_left == pytest.approx(bytes_below(tmp_path / "run"), rel=1e-3)  # seen: 9e-7, the digits of numbers
 
@@ -88,7 +89,7 @@ def test_times_are_positive_and_add_up(foretold: Estimate) -> None:
 
 
 def test_a_run_that_goes_on_has_the_rest_to_do_and_is_not_touched(streets: Roots, tmp_path: Path) -> None:
-    run(tiny(iterations=4), streets, folder=tmp_path / "run", device="cpu", num_workers=0)
+    run(tiny(iterations=4), streets, folder=tmp_path / "run", runtime=CPU)
     before = contents(tmp_path)
     found = foretell(tiny(iterations=10), streets, tmp_path / "run", resume=True)
     assert (found.done, found.iterations) == (4, 10)

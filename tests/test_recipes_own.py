@@ -130,7 +130,7 @@ def test_one_odd_image_does_not_decide_the_crop() -> None:
 @pytest.mark.parametrize("start", [None, STARTS[2]], ids=["from scratch", "from a checkpoint"])
 def test_every_decision_names_options_that_there_are(start: OwnStart | None) -> None:
     recipe = own_recipe(found(), start, GPU)
-    known = {option for option, _ in recipe.options()} | {"--from"}
+    known = {option for option, _ in recipe.options()} | {"--weights"}
     for decision in own_decisions(recipe, found(), start, GPU):
         assert set(decision.options) <= known
         assert decision.options
@@ -189,7 +189,7 @@ def test_one_command_copies_the_rows_of_shared_classes_trains_and_scores(
 ) -> None:
     unmoved = ["--settings.learning-rate", "1e-20", "--settings.weight-decay", "0"]  # no bit of a weight of usual size changes
     out = tmp_path / "run"
-    assert main(["train", "--data", str(own), "--from", str(checkpoint), "--out", str(out), *QUICK, *unmoved]) == 0
+    assert main(["train", "--data", str(own), "--weights", str(checkpoint), "--out", str(out), *QUICK, *unmoved]) == 0
     theirs = create_model("upernet_internimage_nano", 4, checkpoint).state_dict()
     ours = load_checkpoint(out).model
     for head in ("decode_head", "auxiliary_head"):
@@ -201,7 +201,7 @@ def test_one_command_copies_the_rows_of_shared_classes_trains_and_scores(
     assert "the checkpoint knows sky, car; new are road." in said
     assert "As you say: --batch-size 2." in said
     assert f"mIoU {100 * read_json(out / 'evaluation.json')['mean_iou']:.2f}%" in said
-    assert f"vistalib predict {own / 'images' / 'val'} --model {out}" in said
+    assert f"vistalib predict {own / 'images' / 'val'} --weights {out}" in said
 
 
 def test_a_resumed_run_keeps_the_recipe_that_it_began_with(
@@ -222,7 +222,7 @@ def test_a_resumed_run_keeps_the_recipe_that_it_began_with(
 def test_every_value_is_printed_as_an_option_that_is_understood(
     own: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["train", f"--data={own}", "--from", str(checkpoint), "--device", "cpu", "--print"]
+    command = ["train", f"--data={own}", "--weights", str(checkpoint), "--device", "cpu", "--print"]
     assert main([*command, "--settings.keep", "1"]) == 0
     printed = capsys.readouterr().out
     assert ["--settings.keep", "1"] in [line.split() for line in printed.splitlines()]
@@ -233,10 +233,10 @@ def test_every_value_is_printed_as_an_option_that_is_understood(
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
-        (["--from", "somewhere", "--workers", "0"], 2, "--data FOLDER"),
+        (["--weights", "somewhere", "--workers", "0"], 2, "--data FOLDER"),
         (["--data", "nowhere", "--workers", "0"], 1, "nowhere"),
-        (["--data", "{own}", "--from", "nowhere"], 1, "nowhere"),
-        (["--data", "{own}", "--from", "{other}"], 1, "got no InternImage"),
+        (["--data", "{own}", "--weights", "nowhere"], 1, "nowhere"),
+        (["--data", "{own}", "--weights", "{other}"], 1, "got no InternImage"),
         (["--data", "{own}", "--device", "gpu"], 1, "cpu, cuda"),
         (["--data", "{own}", "--model", "upernet_internimage_q"], 1, "upernet_internimage_t"),
     ],

@@ -39,7 +39,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def found(validation: Cityscapes, checkpoint: Path) -> Reproduction:
-    return reproduce(Cell("nano", NANO, False, 50.0), validation, checkpoint=checkpoint, scale=SCALE)
+    return reproduce(Cell("nano", NANO, False, 50.0), validation, weights=checkpoint, scale=SCALE)
 
 
 def against(found: Reproduction, published: float) -> Reproduction:
@@ -69,7 +69,7 @@ def test_a_name_without_a_number_is_refused_with_near_ones() -> None:
 
 @pytest.mark.parametrize("multi_scale", [False, True], ids=["single scale", "multi-scale + flip"])
 def test_the_score_is_that_of_the_evaluation(validation: Cityscapes, checkpoint: Path, multi_scale: bool) -> None:
-    found = reproduce(Cell("nano", NANO, multi_scale, 50.0), validation, checkpoint=checkpoint, scale=SCALE)
+    found = reproduce(Cell("nano", NANO, multi_scale, 50.0), validation, weights=checkpoint, scale=SCALE)
     scales = MULTI_SCALES if multi_scale else (1.0,)
     expected = evaluate_dataset(
         open_model(checkpoint).model, validation, scale=SCALE, scales=scales, flip=multi_scale, progress=False
@@ -87,7 +87,7 @@ def test_a_number_is_met_within_the_tolerance_of_its_printed_digits(found: Repro
 
 def test_what_is_no_test_of_the_number_is_said(found: Reproduction) -> None:
     said = found.sentence()
-    for departure in ("not the released file", "has 500 images, and 2 were scored", "fitted into 128x64, not 2048x1024"):
+    for departure in ("not the released file", "has 500 images, and 2 were scored", "fitted into 64x128, not 1024x2048"):
         assert departure in said
     assert "reproduced" not in said
 
@@ -112,4 +112,4 @@ def test_the_record_says_where_the_number_comes_from(found: Reproduction, checkp
 def test_weights_of_another_model_are_refused(validation: Cityscapes, checkpoint: Path) -> None:
     cell = find_cell("upernet_internimage_t_512x1024_160k_cityscapes", multi_scale=False)
     with pytest.raises(ValueError, match="weights of upernet_internimage_t, got some of upernet_internimage_nano"):
-        reproduce(cell, validation, checkpoint=checkpoint)
+        reproduce(cell, validation, weights=checkpoint)

@@ -104,7 +104,7 @@ def offset_histograms(
 def main() -> None:
     """Write the record of one model over some images of a validation split, evenly chosen."""
     parser = argparse.ArgumentParser(description="How far a trained network looks.")
-    parser.add_argument("model", help="as `vistalib predict --model` takes it")
+    parser.add_argument("model", help="as `vistalib predict --weights` takes it")
     parser.add_argument("cityscapes", type=Path, help="folder of Cityscapes, real or drawn")
     parser.add_argument("out", type=Path, help="the record to write")
     parser.add_argument("--images", type=int, default=8)

@@ -20,7 +20,18 @@ from gpu_part import Budget, Options, Record, attempt
 from vistalib.data import AugmentationSettings
 from vistalib.evaluate import MULTI_SCALES, evaluate_dataset
 from vistalib.models import save_pretrained
-from vistalib.recipes import Estimate, Recipe, Roots, RunResult, estimate, look_at_folder, own_recipe, run, this_machine
+from vistalib.recipes import (
+    Estimate,
+    Recipe,
+    Roots,
+    RunResult,
+    Runtime,
+    estimate,
+    look_at_folder,
+    own_recipe,
+    run,
+    this_machine,
+)
 from vistalib.recipes.demo import DemoSettings, Stage, demo_stages, draw_streets
 from vistalib.recipes.released import cityscapes, mapillary
 from vistalib.train import read_log
@@ -81,7 +92,7 @@ def street_stages(settings: DemoSettings) -> list[Stage]:
 
 def _stage(stage: Stage, roots: Roots, options: Options, seconds: float) -> Record:
     start = None if stage.starts_from is None else options.out / "runs" / stage.starts_from
-    result, record = trained(stage.recipe, roots, options, stage.name, seconds=seconds, start_from=start)
+    result, record = trained(stage.recipe, roots, options, stage.name, seconds=seconds, weights=start)
     if stage.name == "finetune":
         record |= of_trained(result, stage.recipe, roots, options)
     if stage.name == "small finetune":
@@ -98,17 +109,12 @@ def from_random_weights(recipe: Recipe, learning_rate: float) -> Recipe:
 
 
 def trained(
-    recipe: Recipe, roots: Roots, options: Options, name: str, *, seconds: float, start_from: Path | None = None
+    recipe: Recipe, roots: Roots, options: Options, name: str, *, seconds: float, weights: Path | None = None
 ) -> tuple[RunResult, Record]:
     """Train for about `seconds`, evaluations among them, into the folder runs/`name`, which is made anew."""
     budget, folder = Budget(seconds), options.out / "runs" / name
     shutil.rmtree(folder, ignore_errors=True)
-    how: Record = {
-        "start_from": start_from,
-        "device": options.device.type,
-        "num_workers": options.readers,
-        "in_memory": True,
-    }
+    how: Record = {"weights": weights, "runtime": Runtime(options.device.type, options.readers, in_memory=True)}
     if options.dry_run:
         recipe = toy(recipe)
     foretold = estimate(recipe, roots, folder=folder, seconds=0.0 if options.dry_run else PROBE, **how)

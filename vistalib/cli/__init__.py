@@ -1,45 +1,70 @@
 """The `vistalib` command: what the rooms do, behind one name, typed and checked by tyro.
 
 Exit status: 0 done, 1 failed (one message says what and how to repair it), 2 wrong usage, 75 a training was interrupted and
-has written a checkpoint, 130 anything else was interrupted. VISTALIB_TRACEBACK=1 shows where a failure came from;
-`vistalib --version` says which version this is.
+has written a checkpoint, 130 anything else was interrupted. VISTALIB_TRACEBACK=1 shows where a failure came from.
 """
 
 import os
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import Annotated, Any, TypedDict, Union
 
 import tyro
 
 from vistalib import __version__
-
-# Each registers its commands; `vistalib --help` lists them in this order.
-from vistalib.cli import train, evaluate, compare, reproduce, predict, models, convert, export, data, bench, kernels, doctor  # noqa: F401  # isort: skip
-from vistalib.cli.parts import UsageError, app
-from vistalib.cli.train import demo_command, train_command
+from vistalib.cli import bench, compare, convert, data, doctor, evaluate, export, kernels, models, predict, reproduce, train
+from vistalib.cli.parts import UsageError
 
 INTERRUPTED = 75  # vistalib.train.Interrupted ends with it
+COMMANDS = (  # as `vistalib --help` lists them
+    train.demo,
+    train.train,
+    evaluate.evaluate,
+    compare.compare,
+    reproduce.reproduce,
+    predict.predict,
+    models.zoo,
+    convert.convert,
+    export.export,
+    data.data,
+    bench.bench,
+    kernels.kernels,
+    doctor.doctor,
+)
+Command: Any = Union[  # noqa: UP007  # of as many as there are
+    tuple(Annotated[None, tyro.conf.subcommand(command.__name__, constructor=command)] for command in COMMANDS)
+]
+
+
+class Chosen(TypedDict, total=False):
+    """The command that is run; there may be none."""
+
+    command: Annotated[Command, tyro.conf.arg(name="")]
+
+
+def vistalib(chosen: Annotated[Chosen, tyro.conf.arg(name="")], *, version: tyro.conf.FlagCreatePairsOff[bool] = False) -> None:
+    """What tyro makes the command of; the one in `chosen` was run when it calls this.
+
+    Args:
+        chosen: The command.
+        version: Say which version this is.
+    """
+    if version:
+        print(f"vistalib {__version__}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
     warnings.formatwarning = lambda message, *_, **__: f"vistalib: {message}\n"  # a sentence for users, without a line of code
     try:
-        if arguments == ["--version"]:
-            print(f"vistalib {__version__}")
-        elif arguments[:1] == ["demo"]:
-            demo_command(arguments[1:])
-        elif arguments[:1] == ["train"] and (len(arguments) > 2 or "=" in "".join(arguments)):  # `train --data=FOLDER`, too
-            train_command(arguments[1:])
-        else:
-            app.cli(
-                prog="vistalib",
-                args=arguments or ["--help"],
-                description=__doc__,
-                config=(tyro.conf.PositionalMetavarFromFieldName,),
-            )
+        tyro.cli(
+            vistalib,
+            prog="vistalib",
+            args=(sys.argv[1:] if arguments is None else arguments) or ["--help"],
+            description=__doc__,
+            config=(tyro.conf.PositionalMetavarFromFieldName,),
+        )
     except UsageError as error:
         return _failed(error, 2)
     except (ValueError, OSError, ModuleNotFoundError, FloatingPointError) as error:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from vistalib.cli.parts import Chosen, UsageError, app
+from vistalib.cli.parts import Chosen, UsageError
 from vistalib.files import check_writable, replacing, write_json
 
 
@@ -182,6 +182,5 @@ BenchCommand = (
 )
 
 
-@app.command
 def bench(command: Annotated[BenchCommand, tyro.conf.arg(name="")]) -> None:
     """Measure how fast it is."""

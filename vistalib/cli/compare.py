@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from vistalib.cli.parts import UsageError, app
+from vistalib.cli.parts import UsageError
 from vistalib.files import check_writable, replacing, write_json
 
 if TYPE_CHECKING:  # the rooms bring torch along; `vistalib --help` does without
@@ -15,7 +15,6 @@ if TYPE_CHECKING:  # the rooms bring torch along; `vistalib --help` does without
 NOTE = "* more than the choice of the images explains, by this class's own 95% interval"
 
 
-@app.command
 def compare(
     runs: tyro.conf.Positional[tuple[Path, ...]] = (),
     *,

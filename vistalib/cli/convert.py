@@ -2,33 +2,34 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
-from vistalib.cli.parts import app
+from vistalib.cli.parts import Chosen, with_weights
 from vistalib.files import check_writable, sha256, write_json
 
 
-@app.command
 def convert(
-    source: tyro.conf.Positional[str],
-    target: tyro.conf.Positional[Path],
+    places: Annotated[Chosen[tyro.conf.Positional[tuple[str, ...]]], tyro.conf.arg(metavar="[WEIGHTS] TARGET")],
     *,
+    weights: Chosen[str | None] = None,
     to: Literal["released", "vistalib"] = "vistalib",
     json: Path | None = None,
 ) -> None:
     """Rewrite a weight file under other names or in another format; every tensor stays what it is, in the same place.
 
     Args:
-        source: Weight file, run folder, released name, address or place on the Hub (owner/name:file).
-        target: File to write; its suffix, .pth or .safetensors, is its format.
+        places: File to write; its suffix, .pth or .safetensors, is its format. The weights may stand before it, too.
+        weights: Weight file, run folder, released name, address or place on the Hub (owner/name:file).
         to: Whose names it gets: those of the released checkpoints, or vistalib's.
         json: File for what was done.
     """
     from vistalib.models import locate
     from vistalib.models.convert import convert_weights
 
+    source, name = with_weights(weights, places, "TARGET")
+    target = Path(name)
     for path in (target, json):
         if path is not None:
             check_writable(path)

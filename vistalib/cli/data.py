@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from vistalib.cli.data_check import data_check
-from vistalib.cli.parts import Given, UsageError, app
+from vistalib.cli.parts import Given, UsageError
 from vistalib.files import replacing, write_json, writing
 
 if TYPE_CHECKING:  # the rooms bring torch along; `vistalib --help` does without
@@ -188,6 +188,5 @@ DataCommand = (
 )
 
 
-@app.command
 def data(command: Annotated[DataCommand, tyro.conf.arg(name="")]) -> None:
     """Draw synthetic streets, unpack the real ones, import your own; check, count, prepare them; show the maps of classes."""

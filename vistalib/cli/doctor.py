@@ -3,11 +3,9 @@
 import dataclasses
 from pathlib import Path
 
-from vistalib.cli.parts import app
 from vistalib.files import write_json
 
 
-@app.command
 def doctor(*, json: Path | None = None) -> None:
     """Say what this installation can do, and how to repair what it cannot.
 

@@ -1,19 +1,20 @@
 """`vistalib evaluate`: a trained model on a dataset."""
 
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
-from vistalib.cli.parts import Chosen, Given, UsageError, Viewed, app
+from vistalib.cli.parts import Chosen, Given, UsageError, Viewed, with_weights
 from vistalib.cli.scores import check_scores_writable, print_scores
 
 
-@app.command
 def evaluate(
-    model: tyro.conf.Positional[str],
+    places: Annotated[Chosen[tyro.conf.Positional[tuple[str, ...]]], tyro.conf.arg(metavar="[WEIGHTS]")],
     dataset: Given,
     viewing: Viewed,
     *,
+    weights: Chosen[str | None] = None,
     batch_size: int = 1,
     out: Path | None = None,
     device: Chosen[str | None] = None,
@@ -24,9 +25,10 @@ def evaluate(
     Under torchrun the processes share the images.
 
     Args:
-        model: A run's folder, weight file, released name, address or Hub id.
+        places: The weights may stand here, too.
         dataset: The one dataset to score on, by default its validation split.
         viewing: How an image is shown to the network.
+        weights: A run's folder, weight file, released name, address or Hub id.
         batch_size: Images of one size that the network sees at a time; scores stay the same.
         out: New folder for the label maps, as PNGs that the Cityscapes server accepts.
         device: Where to run: cpu, cuda, cuda:1, ... (default: the GPU where there is one).
@@ -37,13 +39,14 @@ def evaluate(
     from vistalib.recipes.run import usable_device
     from vistalib.train import process_group, rank
 
+    (source,) = with_weights(weights, places)
     if batch_size < 1:
         raise UsageError(f"--batch-size must be at least 1, got {batch_size}")
     if json is not None:
         check_scores_writable(json)
     with process_group(device or usable_device()) as own:
         scored_on = dataset.open(training=False)
-        trained = open_model(model, device=own)
+        trained = open_model(source, device=own)
         same_classes(trained.classes, scored_on.classes)
         viewed = viewing.arguments(trained)
         scored = evaluate_dataset(trained.model, scored_on, **viewed, batch_size=batch_size, device=trained.device, export=out)

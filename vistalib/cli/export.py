@@ -6,11 +6,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from vistalib.cli.parts import app
+from vistalib.cli.parts import Chosen, with_weights
 from vistalib.files import check_writable, replacing, write_json
 
 if TYPE_CHECKING:
@@ -24,11 +24,10 @@ TOLERANCE = 1e-4  # of the largest logit, or of 1 where that is smaller
 MORE_SIZES = ((2, 96, 160), (1, 75, 101))  # checked beside the size that is timed; one is no multiple of anything
 
 
-@app.command
 def export(
-    source: tyro.conf.Positional[str],
-    target: tyro.conf.Positional[Path],
+    places: Annotated[Chosen[tyro.conf.Positional[tuple[str, ...]]], tyro.conf.arg(metavar="[WEIGHTS] TARGET")],
     *,
+    weights: Chosen[str | None] = None,
     labels: bool = False,
     size: tuple[int, int] = (512, 1024),
     json: Path | None = None,
@@ -39,8 +38,8 @@ def export(
     and none where it runs, takes one image of --size. The file is kept only if it gives what PyTorch gives.
 
     Args:
-        source: Run folder, weight file, released name, address or place on the Hub.
-        target: File to write, NAME.onnx or NAME.pt2.
+        places: File to write, NAME.onnx or NAME.pt2. The weights may stand before it, too.
+        weights: Run folder, weight file, released name, address or place on the Hub.
         labels: Give the class of every pixel instead of logits at a quarter of the size.
         size: Height and width at which time and memory are measured, and which a package takes.
         json: File for the figures.
@@ -49,6 +48,8 @@ def export(
     from vistalib.models.export import check_suffix
     from vistalib.recipes import open_model
 
+    source, name = with_weights(weights, places, "TARGET")
+    target = Path(name)
     check_suffix(target)
     sizes = ((1, *size),) if target.suffix == ".pt2" else ((1, *size), *MORE_SIZES)
     for path in (target, json):

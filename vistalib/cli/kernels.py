@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from vistalib.cli.parts import Chosen, app
+from vistalib.cli.parts import Chosen
 from vistalib.files import check_writable, write_json
 
 
@@ -34,6 +34,5 @@ def kernels_build(*, architectures: Chosen[tuple[str, ...]] = (), again: bool = 
 KernelsCommand = Annotated[None, tyro.conf.subcommand("build", constructor=kernels_build)] | Annotated[None, tyro.conf.Suppress]
 
 
-@app.command
 def kernels(command: Annotated[KernelsCommand, tyro.conf.arg(name="")]) -> None:
     """Compile the kernels that are faster than Numba's."""

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from vistalib.cli.parts import app
 from vistalib.files import write_json
 
 NOTE = """
@@ -14,7 +13,6 @@ image is height x width.
 """
 
 
-@app.command
 def zoo(*, json: Path | None = None) -> None:
     """List the models with their parameters and their cost beside the published ones, the recipes, and the released weights.
 
@@ -36,7 +34,7 @@ def zoo(*, json: Path | None = None) -> None:
     print(f"{NOTE}\nrecipes")
     for name in list_recipes():
         print(f"  {name}")
-    print("\nreleased weights, by the name that --model, --from and pretrained= take; published mIoU, single / multi-scale")
+    print("\nreleased weights, by the name that --weights and pretrained= take; published mIoU, single / multi-scale")
     for name, file in RELEASED_FILES.items():
         published = "  mIoU {:.2f} / {:.2f}".format(*file.mean_iou) if file.mean_iou else ""
         print(f"  {name:58}{file.megabytes:>5} MB  {file.licence}{published}")

@@ -27,7 +27,7 @@ class OwnTraining:
             )
         self.data = look_at_folder(training.folder)
         self.machine = this_machine(training.device)
-        self.start = None if training.start_from is None else look_at_checkpoint(training.start_from)
+        self.start = None if training.weights is None else look_at_checkpoint(training.weights)
         chosen = own_recipe(self.data, self.start, self.machine, model=model)
         self.out = training.out or Path("runs") / chosen.name
         begun = recipe_of_run(self.out) if training.resume else None
@@ -46,7 +46,7 @@ class OwnTraining:
         if self.start is None:
             warnings.warn(
                 f"without a checkpoint {recipe.model} starts from random weights and learns less from as many images; "
-                "--from takes a run, a file or a released name, and `vistalib zoo` lists those",
+                "--weights takes a run, a file or a released name, and `vistalib zoo` lists those",
                 stacklevel=2,
             )
         for decision in as_given(own_decisions(recipe, self.data, self.start, self.machine), self.recipe, recipe):

@@ -1,6 +1,7 @@
-"""What the commands share: the list they register in, wrong usage, where the datasets lie, how images are shown."""
+"""What the commands share: wrong usage, where the datasets lie, how images are shown."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -10,14 +11,27 @@ if TYPE_CHECKING:  # the rooms bring torch along; `vistalib --help` does without
     from vistalib.data.layout import Kind
     from vistalib.recipes import Dataset, Roots, Source, TrainedModel
 
-app = tyro.extras.SubcommandApp()
-
 T = TypeVar("T")
 Chosen = Annotated[T, tyro.conf.arg(help_behavior_hint="")]  # its default depends on the machine; the help tells it in words
 
 
 class UsageError(ValueError):
     """The command line itself is wrong: exit status 2."""
+
+
+def with_weights(weights: str | None, places: Sequence[str], *others: str) -> tuple[str, ...]:
+    """The weights that a command was given, and one of `places` for each of its `others`, which are named as in its usage.
+
+    Before there was --weights they stood in front of the others, and still may.
+    """
+    given = (*(() if weights is None else (weights,)), *places)
+    if len(given) != 1 + len(others):
+        wanted = " and ".join(("one --weights WEIGHTS", *others))
+        raise UsageError(
+            f"{wanted} must be given, got {', '.join(given) or 'nothing'}; weights are a run's folder, a weight file, a "
+            "released name, an address or a Hub id"
+        )
+    return given
 
 
 @dataclass(frozen=True)
@@ -88,28 +102,19 @@ class Viewing:
     """The whole image at once, or a window that slides over it by two thirds of its size."""
     multi_scale: bool = False
     """Average the probabilities over six scales and their mirror images."""
-    scale: Chosen[tuple[int, int] | None] = None
-    """Width and height of the box the image is resized into (default: that of the model)."""
+    size: Annotated[Chosen[tuple[int, int] | None], tyro.conf.arg(aliases=["--scale"])] = None
+    """Height and width of the box the image is fitted into (default: that of the model)."""
     crop: Chosen[tuple[int, int] | None] = None
     """Height and width of the sliding window (default: half the model's box, as in training)."""
 
     def arguments(self, trained: "TrainedModel") -> dict[str, Any]:
         """The keyword arguments of `predict_labels` and `evaluate_dataset`."""
-        from vistalib.evaluate import MULTI_SCALES, Window
+        from vistalib.labelling import CannotLabel, viewing
 
-        if self.crop is not None and self.mode != "slide":
-            raise UsageError(f"--crop is the size of the sliding window, got {self.crop} without one; add --mode slide")
-        if min(*(self.scale or (1, 1)), *(self.crop or (1, 1))) < 1:
-            raise UsageError(f"--scale and --crop must be at least 1 pixel, got {self.scale} and {self.crop}")
-        width, height = trained.scale
-        crop = self.crop or (max(1, height // 2), max(1, width // 2))
-        stride = (round(crop[0] * 2 / 3), round(crop[1] * 2 / 3))
-        return {
-            "scale": self.scale or trained.scale,
-            "scales": MULTI_SCALES if self.multi_scale else (1.0,),
-            "flip": self.multi_scale,
-            "window": Window(crop, stride) if self.mode == "slide" else None,
-        }
+        try:
+            return viewing(trained, **asdict(self))
+        except CannotLabel as error:
+            raise UsageError(str(error)) from None
 
 
 Viewed = Annotated[Viewing, tyro.conf.arg(name="")]

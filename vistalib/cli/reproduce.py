@@ -1,20 +1,20 @@
 """`vistalib reproduce`: a published number on the user's own Cityscapes."""
 
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
-from vistalib.cli.parts import Chosen, UsageError, app
+from vistalib.cli.parts import Chosen, UsageError
 from vistalib.files import check_writable, read_json, write_json
 
 
-@app.command
 def reproduce(
     cell: tyro.conf.Positional[str | None] = None,
     *,
     cityscapes: Path | None = None,
     multi_scale: bool = False,
-    checkpoint: str | None = None,
+    weights: Annotated[str | None, tyro.conf.arg(aliases=["--checkpoint"])] = None,
     out: Path = Path("reproduced"),
     batch_size: int = 1,
     device: Chosen[str | None] = None,
@@ -28,7 +28,7 @@ def reproduce(
         cell: Name of a released file with a published mIoU.
         cityscapes: Folder of Cityscapes: it holds leftImg8bit/ and gtFine/.
         multi_scale: The number of six scales and their mirror images, instead of a single scale.
-        checkpoint: A copy of the released file, instead of fetching it.
+        weights: A copy of the released file, instead of fetching it.
         out: Folder for the records, one JSON file a number.
         batch_size: Images that the network sees at a time.
         device: Where to run: cpu, cuda, cuda:1, ... (default: the GPU where there is one).
@@ -53,7 +53,7 @@ def reproduce(
     record = out / f"{chosen.label}.json"
     check_writable(record)
     with process_group(device or usable_device()) as own:
-        found = reproduced(chosen, Cityscapes(cityscapes, "val"), checkpoint=checkpoint, batch_size=batch_size, device=own)
+        found = reproduced(chosen, Cityscapes(cityscapes, "val"), weights=weights, batch_size=batch_size, device=own)
         if rank() > 0:
             return
         print(f"{chosen.name}, {found.evaluation.mode}: {found.sentence()}\nThe record: {record}")

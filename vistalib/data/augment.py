@@ -27,20 +27,20 @@ CROP_RETRIES = 10
 
 @dataclass(frozen=True)
 class AugmentationSettings:
-    """What the augmentation of a recipe may choose.
-
-    `scale` is (width, height) in pixels, the box that the whole image fits after resizing with its aspect kept;
-    `ratio_range` multiplies it by a random number (None: no draw, always `scale`). `crop` is (height, width) in pixels.
-    A crop where one class covers `cat_max_ratio` or more of the labelled pixels is drawn again, ten times at most.
-    `flip` is the probability of a mirrored sample. Raises `ValueError` for values out of range.
-    """
+    """What the augmentation of a recipe may choose. Raises `ValueError` for values out of range."""
 
     scale: tuple[int, int] = (2048, 1024)
+    """(width, height) in pixels of the box that the whole image fits after resizing with its aspect kept."""
     ratio_range: tuple[float, float] | None = (0.5, 2.0)
+    """Multiply that box by a random number from the first to the second (None: no draw, always that box)."""
     crop: tuple[int, int] = (512, 1024)
+    """(height, width) in pixels of what is cut out."""
     cat_max_ratio: float = 0.75
+    """Draw a crop again, ten times at most, where one class covers so large a share of the labelled pixels."""
     flip: float = 0.5
+    """Probability of a mirrored sample."""
     photometric: bool = True
+    """Change brightness, contrast, saturation and hue at random."""
 
     def __post_init__(self) -> None:
         if min(*self.scale, *self.crop) < 1:

@@ -25,7 +25,7 @@ model = from_pretrained("{place}")  # this repository, or the folder it was copi
 labels = model.predict(image)  # (N, 3, H, W), RGB, normalised as ImageNet's: to a class for every pixel, (N, H, W)
 ```
 
-`pip install "vistalib[hub]"` installs what that needs; `vistalib predict photo.jpg --model {place}` draws over a photograph.
+`pip install "vistalib[hub]"` installs what that needs; `vistalib predict photo.jpg --weights {place}` draws over a photograph.
 
 ## What was measured
 

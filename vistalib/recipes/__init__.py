@@ -7,7 +7,7 @@ from vistalib.recipes.event_files import event_files
 from vistalib.recipes.machine import Machine, this_machine
 from vistalib.recipes.own import Decision, OwnData, OwnStart, as_given, own_decisions, own_recipe
 from vistalib.recipes.own_facts import look_at_checkpoint, look_at_folder
-from vistalib.recipes.recipe import DEFAULT_SPLITS, Dataset, Recipe, Roots, Source
+from vistalib.recipes.recipe import DEFAULT_SPLITS, Dataset, Recipe, Roots, Runtime, Source
 from vistalib.recipes.released import released_recipes
 from vistalib.recipes.reproduce import Cell, Reproduction, list_cells, reproduce
 from vistalib.recipes.run import RunResult, run, same_classes
@@ -28,6 +28,7 @@ __all__ = [
     "Reproduction",
     "Roots",
     "RunResult",
+    "Runtime",
     "Source",
     "TrainedModel",
     "as_given",

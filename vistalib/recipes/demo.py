@@ -24,7 +24,7 @@ from vistalib.files import read_json, replacing, write_json
 from vistalib.provenance import peak_memory_mb, provenance
 from vistalib.recipes import small
 from vistalib.recipes.jobs import Job, run_jobs
-from vistalib.recipes.recipe import Recipe, Roots
+from vistalib.recipes.recipe import Recipe, Roots, Runtime
 from vistalib.recipes.run import run
 from vistalib.recipes.sampling import sampling_pattern
 from vistalib.threads import usable_cores
@@ -34,7 +34,7 @@ EXAMPLES = 3  # validation images kept with their predictions
 COMMANDS = (
     "vistalib train upernet_internimage_l_512x1024_80k_mapillary --vistas VISTAS --cityscapes CITYSCAPES --out runs/pretrain",
     "vistalib train upernet_internimage_l_512x1024_160k_mapillary2cityscapes --cityscapes CITYSCAPES "
-    "--from runs/pretrain --out runs/finetune",
+    "--weights runs/pretrain --out runs/finetune",
     "vistalib evaluate runs/finetune --cityscapes CITYSCAPES --multi-scale --out predictions",
 )
 
@@ -145,11 +145,9 @@ def _train_stage(stage: Stage, roots: Roots, runs: Path, export: Path | None, re
         stage.recipe,
         roots,
         folder=runs / stage.name,
-        start_from=None if stage.starts_from is None else runs / stage.starts_from,
+        weights=None if stage.starts_from is None else runs / stage.starts_from,
         resume=True,
-        device="cpu",
-        num_workers=0,
-        in_memory=True,
+        runtime=Runtime("cpu", num_workers=0, in_memory=True),
         on_log=lambda line: report(line["iteration"]),
     )
     model, evaluations = result.model, [result.evaluation]

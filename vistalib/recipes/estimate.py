@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from vistalib.files import writing
 from vistalib.provenance import peak_memory_mb
 from vistalib.recipes.machine import this_machine
 from vistalib.recipes.probe import bytes_below, measure
-from vistalib.recipes.recipe import Recipe, Roots
+from vistalib.recipes.recipe import Recipe, Roots, Runtime
 from vistalib.recipes.run import put_together, usable_device
 from vistalib.train import TrainSettings, by_first, process_group, world_size
 from vistalib.train.checkpoint import CHECKPOINTS, checkpoints, iteration_of, newest_whole
@@ -115,13 +115,9 @@ def estimate(
     roots: Roots,
     *,
     folder: str | Path,
-    start_from: str | Path | None = None,
+    weights: str | Path | None = None,
     resume: bool = False,
-    device: str | None = None,
-    num_workers: int = 2,
-    in_memory: bool = False,
-    cache: str | Path | None = None,
-    device_colors: bool = False,
+    runtime: Runtime = Runtime(),  # noqa: B008  # frozen
     seconds: float = 60.0,
 ) -> Estimate:
     """Foretell what `run` with the same arguments takes, from a probe of about `seconds`, or of two steps where they are slow.
@@ -131,7 +127,7 @@ def estimate(
     not do; `NotWritten` where nothing can be written beside `folder`.
     """
     folder = Path(folder)
-    with process_group(device or usable_device()) as own:
+    with process_group(runtime.device or usable_device()) as own:
         device = usable_device(own)
         begun = checkpoints(folder / CHECKPOINTS) if resume else []
         newest = newest_whole(folder / CHECKPOINTS) if resume else None
@@ -143,17 +139,7 @@ def estimate(
             )
         there = bytes_below(folder) if resume else 0
         plan = _Plan(recipe.settings, [iteration_of(path) for path in begun], done)
-        parts = put_together(
-            recipe,
-            roots,
-            start_from=start_from,
-            resume=resume,
-            device=device,
-            num_workers=num_workers,
-            in_memory=in_memory,
-            cache=cache,
-            device_colors=device_colors,
-        )
+        parts = put_together(recipe, roots, weights=weights, resume=resume, runtime=replace(runtime, device=device))
         with _beside(folder) as (probe, free), _enough_memory(recipe):
             measured = measure(recipe, parts, probe, device, seconds=seconds)
         memory = peak_memory_mb()

@@ -116,14 +116,15 @@ def own_decisions(recipe: Recipe, data: OwnData, start: OwnStart | None, machine
     settings, (height, width), (h, w) = recipe.settings, data.usual_size, recipe.augmentation.crop
     where = "a CPU" if machine.is_cpu else "a GPU"
     epochs = settings.iterations * recipe.batch_size / data.images
-    shown = "as they are" if recipe.evaluation_scale == (width, height) else f"at {'x'.join(map(str, recipe.evaluation_scale))}"
+    fitted = recipe.evaluation_scale[::-1]  # height, width
+    shown = "as they are" if fitted == (height, width) else f"at {'x'.join(map(str, fitted))}"
     decay = f", {settings.layer_decay} times as fast with every layer below" if settings.layer_decay < 1 else ""
     clip = "are not clipped" if settings.clip_norm is None else f"are clipped at {settings.clip_norm:g}"
     like = "the demo trains" if VARIANTS[recipe.model].size in TINY else "the released recipes train"
     return [
         Decision(
             f"The model is {recipe.model}, for {where}, and starts from {start.source if start else 'random weights'}.",
-            ("--model", "--from"),
+            ("--model", "--weights"),
         ),
         Decision(_about_classes(data, start), ("--train.map", "--validation.map")),
         Decision(
@@ -131,12 +132,12 @@ def own_decisions(recipe: Recipe, data: OwnData, start: OwnStart | None, machine
             ("--train.split", "--validation.split"),
         ),
         Decision(
-            f"Images are mostly {width}x{height} (width x height) and are shown to the network {shown}; for training they are "
+            f"Images are mostly {height}x{width} (height x width) and are shown to the network {shown}; for training they are "
             "half to twice as large.",
-            ("--evaluation-scale", "--augmentation.scale"),
+            ("--evaluation-size", "--augmentation.size"),
         ),
         Decision(
-            f"Crops are {w}x{h}: multiples of {MULTIPLE} that fit into the images, and no more than {where} trains well on.",
+            f"Crops are {h}x{w}: multiples of {MULTIPLE} that fit into the images, and no more than {where} trains well on.",
             ("--augmentation.crop",),
         ),
         Decision(f"{recipe.batch_size} images make a batch.", ("--batch-size",)),

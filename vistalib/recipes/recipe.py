@@ -17,6 +17,9 @@ from vistalib.models.loss import RELEASED
 from vistalib.train import TrainSettings
 
 Dataset = Vistas | Cityscapes | Folder
+# Fields that keep the released order, (width, height), in recipes and in every file of a run: the command line has them as
+# options of these names, height first, as all sizes there.
+SIZE_OPTIONS = {"evaluation_scale": "evaluation_size", "scale": "size"}
 DEFAULT_SPLITS: dict[Kind, tuple[str, str]] = {  # training, validation
     "vistas": ("training", "validation"),
     "cityscapes": ("train", "val"),
@@ -33,9 +36,9 @@ class Source:
     split: str
     """The split's name in that layout; several are joined by +."""
     map: str | None = None
-    """Which classes: name of a map (`vistalib data maps`), YAML file of your own, or native (default: the dataset's)."""
+    """Which classes: name of a map (`vistalib data maps`), YAML file of your own, or native (None: the dataset's)."""
     version: str | None = None
-    """Version of Vistas: v1.2 or v2.0 (default: v1.2 where it is)."""
+    """Version of Vistas: v1.2 or v2.0 (None: v1.2 where it is)."""
     labels: Literal["fine", "coarse", "auto"] = "fine"
     """Which labels of Cityscapes; auto has automatic ones for train_extra."""
     min_probability: float = 0.0
@@ -76,6 +79,22 @@ class Roots:
 
 
 @dataclass(frozen=True)
+class Runtime:
+    """How this machine computes a run: it decides how long that takes and in how much memory, not what is learned."""
+
+    device: str | None = None
+    """Where to run: cpu, cuda, cuda:1, ... (None: the GPU where there is one)."""
+    num_workers: int = 2
+    """Processes that decode and crop."""
+    in_memory: bool = False
+    """Decode each image once and keep it, for datasets that fit into memory."""
+    cache: str | Path | None = None
+    """Folder that `vistalib.data.prepare` made of the training images."""
+    device_colors: bool = False
+    """Change colours on the device instead of in the workers, with the same result."""
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One named training run, complete but for the folders of this machine."""
 
@@ -104,7 +123,7 @@ class Recipe:
     loss: LossSettings = RELEASED
     """Choices of the loss for one's own data; the released one without."""
     starts_from: str | None = None
-    """Name of the recipe or backbone whose weights this one begins with; give their file or run with --from."""
+    """Name of the recipe or backbone whose weights this one begins with; give their file or run with --weights."""
 
     def __post_init__(self) -> None:
         if self.num_classes is not None and self.num_classes < 1:
@@ -137,7 +156,10 @@ class Recipe:
         return cls(**(_tuples(values) | made))
 
     def options(self) -> list[tuple[str, str]]:
-        """Every value as the command line's option for it and its text there: ("--settings.iterations", "80000")."""
+        """Every value as the command line's option for it and its text there: ("--settings.iterations", "80000").
+
+        Sizes are height and width there (`SIZE_OPTIONS`).
+        """
         return list(_options(self, ""))
 
 
@@ -148,7 +170,9 @@ def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _options(value: Any, prefix: str) -> Iterator[tuple[str, str]]:
     for part in dataclasses.fields(value):
-        name, found = prefix + part.name.replace("_", "-"), getattr(value, part.name)
+        name, found = prefix + SIZE_OPTIONS.get(part.name, part.name).replace("_", "-"), getattr(value, part.name)
+        if part.name in SIZE_OPTIONS:
+            found = found[::-1]
         if dataclasses.is_dataclass(found):
             yield from _options(found, f"{name}.")
         elif isinstance(found, bool):

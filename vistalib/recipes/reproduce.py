@@ -1,7 +1,7 @@
 """Published numbers on the user's own Cityscapes: a released checkpoint, scored as by its publishers, and a record of it.
 
 Source: the table of `segmentation/configs/cityscapes` in OpenGVLab/InternImage and the test settings of its configurations:
-images fitted into 2048x1024, the whole image at once; "ms" adds the scales 0.5 to 1.75 and their mirror images. All 150 outputs
+images fitted into 1024x2048, the whole image at once; "ms" adds the scales 0.5 to 1.75 and their mirror images. All 150 outputs
 compete, as released: a pixel given to one beyond the 19 classes is a miss. Each number is the best of the checkpoints scored on
 the same 500 images.
 """
@@ -75,7 +75,7 @@ class Reproduction:
             found.append(f"the validation split has {IMAGES} images, and {self.evaluation.images} were scored")
         if self.scale != RELEASED_SCALE:
             found.append(
-                f"images were fitted into {self.scale[0]}x{self.scale[1]}, not {RELEASED_SCALE[0]}x{RELEASED_SCALE[1]}"
+                f"images were fitted into {self.scale[1]}x{self.scale[0]}, not {RELEASED_SCALE[1]}x{RELEASED_SCALE[0]}"
             )
         return found
 
@@ -133,18 +133,18 @@ def reproduce(
     cell: Cell,
     dataset: Dataset,
     *,
-    checkpoint: str | Path | None = None,
+    weights: str | Path | None = None,
     scale: tuple[int, int] = RELEASED_SCALE,
     batch_size: int = 1,
     device: str | None = None,
 ) -> Reproduction:
     """Score the released file of `cell`, fetched if need be, on `dataset`, the validation split of Cityscapes.
 
-    `checkpoint` is a copy of the file that lies elsewhere, or weights to score in its place. `scale` (width, height) is the box
+    `weights` is a copy of the file that lies elsewhere, or others to score in its place. `scale` (width, height) is the box
     of the released test setting; `batch_size` and `device` are as for `evaluate_dataset`. Under torchrun every process calls
     this. Raises `ValueError` for weights of another model or of other classes, and where `locate` does.
     """
-    source = cell.name if checkpoint is None else checkpoint
+    source = cell.name if weights is None else weights
     path = locate(source)
     trained = open_model(source, device=device, classes=TRAIN_CLASSES)
     assert trained.model.config is not None  # from_pretrained tells how it built the model

@@ -28,7 +28,7 @@ from vistalib.models import (
     synchronize_batch_norm,
 )
 from vistalib.provenance import provenance
-from vistalib.recipes.recipe import Dataset, Recipe, Roots
+from vistalib.recipes.recipe import Dataset, Recipe, Roots, Runtime
 from vistalib.recipes.start import find_start, load_start, recipe_of_run
 from vistalib.train import FitResult, by_first, fit, process_group, rank, world_size
 
@@ -51,23 +51,17 @@ def run(
     roots: Roots,
     *,
     folder: str | Path,
-    start_from: str | Path | None = None,
+    weights: str | Path | None = None,
     resume: bool = False,
-    device: str | None = None,
-    num_workers: int = 2,
-    in_memory: bool = False,
-    cache: str | Path | None = None,
-    device_colors: bool = False,
+    runtime: Runtime = Runtime(),  # noqa: B008  # frozen
     on_log: Callable[[dict[str, Any]], None] | None = None,
 ) -> RunResult:
     """Train `recipe` and evaluate it.
 
-    `folder` receives the run. `start_from` names the weights that the model starts from (see `vistalib.models.locate`): a run,
+    `folder` receives the run. `weights` names those that the model starts from (see `vistalib.models.locate`): a run,
     a released checkpoint or backbone, a file; what does not fit is left out and named. `resume` continues an interrupted run in
-    `folder` exactly. `device` defaults to the GPU where there is one. `num_workers` processes decode and crop; `in_memory`
-    decodes each image once and keeps it, for datasets that fit; `cache` is a folder that `vistalib.data.prepare` made of the
-    training data. `device_colors` changes colours on the device instead of in the workers, with the same result. `on_log` sees
-    each line of the log (see `vistalib.train.fit`), such as `event_files`.
+    `folder` exactly. `runtime` is how this machine computes it. `on_log` sees each line of the log (see `vistalib.train.fit`),
+    such as `event_files`.
 
     Under `torchrun` every process calls this: each trains on its slices of the same batches and takes its share of the
     evaluation; batch norm sees the images of all. The folder must be one that all of them see.
@@ -75,21 +69,11 @@ def run(
     Raises `ValueError` for anything the user can repair: a dataset folder, an unknown model, a checkpoint of another model.
     """
     folder = Path(folder)
-    with process_group(device or usable_device()) as own:
+    with process_group(runtime.device or usable_device()) as own:
         device = usable_device(own)
         if resume:
             by_first(lambda: _check_resumed(recipe, folder))
-        parts = put_together(
-            recipe,
-            roots,
-            start_from=start_from,
-            resume=resume,
-            device=device,
-            num_workers=num_workers,
-            in_memory=in_memory,
-            cache=cache,
-            device_colors=device_colors,
-        )
+        parts = put_together(recipe, roots, weights=weights, resume=resume, runtime=replace(runtime, device=device))
         evaluations: list[Evaluation] = []
 
         def evaluate(trained: torch.nn.Module) -> dict[str, Any]:
@@ -138,19 +122,9 @@ class Parts:
     about: dict[str, Any]
 
 
-def put_together(
-    recipe: Recipe,
-    roots: Roots,
-    *,
-    start_from: str | Path | None,
-    resume: bool,
-    device: str,
-    num_workers: int,
-    in_memory: bool,
-    cache: str | Path | None,
-    device_colors: bool,
-) -> Parts:
-    """Open the data, build the model on `device` and load its start; arguments and errors are those of `run`."""
+def put_together(recipe: Recipe, roots: Roots, *, weights: str | Path | None, resume: bool, runtime: Runtime) -> Parts:
+    """Open the data, build the model on its device and load its start; arguments and errors are those of `run`."""
+    device = usable_device(runtime.device)
     train_data, validation_data = roots.open(recipe.train), roots.open(recipe.validation)
     same_classes(train_data.classes, validation_data.classes)
     num_classes = recipe.num_classes or len(train_data.classes)
@@ -163,34 +137,34 @@ def put_together(
     model = create_model(recipe.model, num_classes=num_classes, recompute_blocks=recipe.recompute_blocks)
     model.set_loss(_numbers(recipe.loss, train_data))
     report = None
-    if start_from is not None:
-        by_first(lambda: locate(start_from))  # what has to be fetched is fetched by one
-        start = find_start(start_from)
+    if weights is not None:
+        by_first(lambda: locate(weights))  # what has to be fetched is fetched by one
+        start = find_start(weights)
         report = load_start(model, start, train_data.classes)
-        _say(f"{start_from}: {report}")
+        _say(f"{weights}: {report}")
         if recipe.starts_from is not None and start.made_by not in (None, recipe.starts_from):
-            _say(f"{recipe.name} begins with {recipe.starts_from}, and {start_from} was made by {start.made_by}")
+            _say(f"{recipe.name} begins with {recipe.starts_from}, and {weights} was made by {start.made_by}")
     elif recipe.starts_from is not None and not resume and rank() == 0:
         warnings.warn(
             f"{recipe.name} begins with the weights of {recipe.starts_from}, and none were given: it starts from random ones; "
-            "give them with start_from (--from on the command line)",
+            "give them as weights=, or --weights on the command line",
             stacklevel=3,
         )
     _check_batch(recipe, model)
     synchronize_batch_norm(model.to(device))
     temperature = recipe.class_temperature
     loader = TrainLoader(
-        _source_of_samples(train_data, in_memory, cache),
+        _source_of_samples(train_data, runtime),
         Augmentation(recipe.augmentation),
         batch_size=recipe.batch_size,
         seed=recipe.settings.seed,
-        num_workers=num_workers,
+        num_workers=runtime.num_workers,
         rank=rank(),
         world_size=world_size(),
         balance=None if temperature is None else by_first(lambda: class_balance(train_data, temperature)),
-        colors_on=device if device_colors else None,
+        colors_on=device if runtime.device_colors else None,
     )
-    return Parts(model, loader, validation_data, report, _about(recipe, train_data, model, start_from))
+    return Parts(model, loader, validation_data, report, _about(recipe, train_data, model, weights))
 
 
 def scores(evaluation: Evaluation) -> dict[str, Any]:
@@ -198,14 +172,14 @@ def scores(evaluation: Evaluation) -> dict[str, Any]:
     return {name: value for name, value in evaluation.to_json().items() if name != "confusion"}
 
 
-def _source_of_samples(data: Dataset, in_memory: bool, cache: str | Path | None) -> StreetDataset:
+def _source_of_samples(data: Dataset, runtime: Runtime) -> StreetDataset:
     """The training data, from where it is read fastest."""
-    if cache is None:
-        return InMemory(data) if in_memory else data
-    prepared = Prepared(data, cache)
+    if runtime.cache is None:
+        return InMemory(data) if runtime.in_memory else data
+    prepared = Prepared(data, runtime.cache)
     if not prepared.exact:
-        _say(f"{cache} holds {prepared.kind} copies that differ from the images a little, and so will the results")
-    return InMemory(prepared) if in_memory else prepared
+        _say(f"{runtime.cache} holds {prepared.kind} copies that differ from the images a little, and so will the results")
+    return InMemory(prepared) if runtime.in_memory else prepared
 
 
 def _numbers(loss: LossSettings, data: Dataset) -> LossSettings:
@@ -251,14 +225,14 @@ def _say(text: str) -> None:
         print(text, flush=True)
 
 
-def _about(recipe: Recipe, data: Dataset, model: Segmentor, start_from: str | Path | None) -> dict[str, Any]:
+def _about(recipe: Recipe, data: Dataset, model: Segmentor, weights: str | Path | None) -> dict[str, Any]:
     return {
         "recipe": recipe.to_json(),
         "num_classes": recipe.num_classes or len(data.classes),
         "classes": list(data.classes),
         "colors": np.asarray(data.colors).tolist(),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "started_from": None if start_from is None else str(start_from),
+        "started_from": None if weights is None else str(weights),
         "facts": provenance(),
     }
 

@@ -11,58 +11,64 @@ Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 class TrainSettings:
     """Everything that decides how the weights move, and how often the run is written down.
 
-    `learning_rate` is the peak rate of the heads; `layer_decay` multiplies it once for each layer below them. The rate warms
-    up linearly from `warmup_ratio` over `warmup_iters` iterations and falls to `min_lr` as `(1 - i / iterations) ** power`.
-    `clip_norm` bounds the global gradient norm (None: no bound).
-
-    `precision`: "bf16" and "fp16" run the forward pass under autocast, "fp16" with a loss scale that adapts; "tf32" and "fp32"
-    do not; "auto" is bf16 on GPUs that have it (compute capability 8.0), fp16 on older ones, fp32 on a CPU. Weights and
-    optimiser are float32 always.
-
-    `accumulate` cuts the batch of each rank into so many pieces, one after the other in memory, whose gradients are averaged:
-    the same step where the loss is a mean over images, but for batch norm, whose statistics are then those of a piece and move
-    so many times a step.
-    `frozen_statistics` keeps batch norm at the running statistics the run began with. `frozen` names parts of the model
-    ("backbone") that are not trained. `compile` runs the model through `torch.compile`.
-    `cuda_graphs` records forward and backward pass once as a CUDA graph and replays it; for one process with a CUDA device, and
-    not yet run on one (see `vistalib.train.graph`).
-
-    `ema_decay` keeps an exponential moving average of the trained weights: after each step it is this much of itself and
-    the rest of the new weights, so that it looks about 1 / (1 - ema_decay) steps back (usual: 0.999 or more). It is what is
-    evaluated, what a checkpoint's model holds, and what the model holds in the end; batch norm keeps its own running averages.
-
-    `shard` lets each of several ranks keep a part of the weights, gradients and moments (see `sharding`), for models that fill
-    a GPU; steps and checkpoints are those of a run without it, and one process alone has nothing to share out.
-
-    A line is logged every `log_every` iterations; a checkpoint is written every
-    `checkpoint_every`, before each evaluation and at the end, and the last `keep` are kept beside the best.
-
-    Raises `ValueError` naming the field, the value and a value that would do.
+    Weights and optimiser are float32 always. A checkpoint is also written before each evaluation and at the end. Raises
+    `ValueError` naming the field, the value and a value that would do.
     """
 
     iterations: int
+    """Steps, of a batch each."""
     learning_rate: float
+    """The peak rate of the heads."""
     layer_decay: float = 1.0
+    """Multiplies the rate once for each layer below the heads."""
     weight_decay: float = 0.05
+    """AdamW's decay of the weights of convolutions and linear layers; others have none."""
     betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's decay of its two moments."""
     warmup_iters: int = 1500
+    """Iterations over which the rate rises linearly."""
     warmup_ratio: float = 1e-6
+    """The share of the rate that this begins with."""
     power: float = 1.0
+    """The rate falls to min-lr as (1 - i / iterations) ** power."""
     min_lr: float = 0.0
+    """The rate in the end, of the heads."""
     clip_norm: float | None = None
+    """Bound of the global gradient norm (None: no bound)."""
     precision: Precision = "fp32"
+    """The forward pass under autocast in bf16, or in fp16 with a loss scale that adapts; without it in tf32 or fp32; auto
+    is bf16 on GPUs that have it (compute capability 8.0), fp16 on older ones, fp32 on a CPU."""
     accumulate: int = 1
+    """Pieces into which each rank cuts its share of a batch, one after the other in memory, whose gradients are averaged:
+    the same step where the loss is a mean over images, but for batch norm, whose statistics are then those of a piece and
+    move so many times a step."""
     frozen_statistics: bool = False
+    """Keep batch norm at the running statistics the run began with."""
     frozen: tuple[str, ...] = ()
+    """Parts of the model that are not trained, such as backbone."""
     compile: bool = False
+    """Run the model through torch.compile."""
     cuda_graphs: bool = False
+    """Record forward and backward pass once as a CUDA graph and replay it; for one process with a CUDA device, and not yet
+    run on one (see `vistalib.train.graph`)."""
     ema_decay: float | None = None
+    """Keep an exponential moving average of the trained weights: after each step it is this much of itself and the rest of
+    the new weights, so that it looks about 1 / (1 - ema-decay) steps back (usual: 0.999 or more). It is what is evaluated,
+    what a checkpoint's model holds, and what the model holds in the end; batch norm keeps its own running averages."""
     shard: bool = False
+    """Let each of several ranks keep a part of the weights, gradients and moments (see `vistalib.train.sharding`), for
+    models that fill a GPU; steps and checkpoints are those of a run without it, and one process alone has nothing to share
+    out."""
     log_every: int = 50
+    """Iterations from one line of the log to the next."""
     checkpoint_every: int = 1000
+    """Iterations from one checkpoint to the next."""
     evaluate_every: int = 8000
+    """Iterations from one evaluation to the next."""
     keep: int = 3
+    """Checkpoints that are kept, the last ones, beside the best."""
     seed: int = 0
+    """Seed of the weights and of every draw."""
 
     def __post_init__(self) -> None:
         for name in ("iterations", "accumulate", "log_every", "checkpoint_every", "evaluate_every", "keep"):
