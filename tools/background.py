@@ -74,19 +74,21 @@ def _taken(file: IO[str]) -> bool:
 
 
 def start(*command: str | Path) -> None:
-    """Start `command` detached: it outlives this process and its terminal, and says nothing."""
+    """Start `command` detached: it outlives this process and its terminal, says nothing, and gives way to everything."""
     if sys.platform == "win32":
         apart = {"creationflags": subprocess.DETACHED_PROCESS | subprocess.IDLE_PRIORITY_CLASS}
     else:
-        apart = {"start_new_session": True}
+        apart = {"start_new_session": True, "preexec_fn": _give_way}
     nowhere = subprocess.DEVNULL
-    subprocess.Popen([*map(str, command)], stdin=nowhere, stdout=nowhere, stderr=nowhere, cwd=Path.home().anchor, **apart)
+    process = subprocess.Popen(
+        [*map(str, command)], stdin=nowhere, stdout=nowhere, stderr=nowhere, cwd=Path.home().anchor, **apart
+    )
+    process.returncode = 0  # nobody waits for it, and Python need not warn of that
 
 
-def give_way() -> None:
+def _give_way() -> None:
     """Let this process and those it starts have what nobody else wants: processor, disk and, if it comes to that, memory."""
-    if hasattr(os, "nice"):
-        os.nice(19)
+    os.nice(19)
     if sys.platform == "linux":
         # A session of its own is a group of its own to the scheduler, and nice counts only inside: the group gives way, too.
         for name, value in (("autogroup", "19"), ("oom_score_adj", "1000")):

@@ -105,7 +105,7 @@ def sums(scatter: Scatter, *, waits: bool, again: bool) -> None:
         except OSError as error:
             scatter.failed(str(error), waited=True)
     elif not state.get("running") or state["building"] != scatter.key:
-        scatter.running("being built")
+        scatter.running("being built in the background")
         background.start(sys.executable, ROOT / "tools/scatter.py", scatter.venv)
     line(str(scatter.state.read()["line"]), last=True)
 

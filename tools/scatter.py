@@ -125,7 +125,7 @@ class Scatter:
 
     def running(self, line: str) -> None:
         """Note how far its build in the background is."""
-        self.state.write(f"{line} in the background (log: {self.log}); until then {INSTEAD}", running=True, building=self.key)
+        self.state.write(f"{line} (log: {self.log}); until then {INSTEAD}", running=True, building=self.key)
 
     def failed(self, reason: str, *, waited: bool) -> None:
         """Note that it could not be built, and whether somebody `waited`: then it is not tried again."""
@@ -151,13 +151,13 @@ class Scatter:
         command = [str(self.python), "-m", "pip", "wheel", "--no-cache-dir", "--no-build-isolation", "--no-deps"]
         command += ["--constraint", str(CONSTRAINTS), "--wheel-dir", str(folder), "torch-scatter"]
         apart = {} if sys.platform == "win32" else {"process_group": 0}
-        began = time.monotonic()
+        where = "" if wanted is None else " in the background"
         with self.log.open("w", encoding="utf-8") as output:
             process = subprocess.Popen(command, env=variables, stdout=output, stderr=subprocess.STDOUT, **apart)
             try:
                 while process.poll() is None:
                     time.sleep(1)
-                    say(f"being built, {compiled(folder)}, {time.monotonic() - began:.0f} s")
+                    say(f"being built{where}, {compiled(folder)}")
                     if wanted is not None and wanted.exists():
                         raise Wanted
             finally:
@@ -180,7 +180,6 @@ def cores() -> int:
 
 def behind(venv: Path) -> None:
     """Build and install it behind somebody's back; the state in `venv` is all that is heard of it."""
-    background.give_way()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that its compiler ends with it
     job, said = Scatter(venv), 0.0
 
