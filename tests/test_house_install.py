@@ -66,6 +66,21 @@ def test_without_a_compiler_the_line_says_what_is_used_instead_until_there_is_on
     assert len(started) == 1
 
 
+def test_bytecode_is_kept_even_where_it_is_switched_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "large.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    install.Import("large", Path(sys.executable)).work()
+    assert list(tmp_path.glob("__pycache__/large.*.pyc"))
+
+
+def test_make_hands_on_no_word_against_bytecode(tmp_path: Path) -> None:
+    (tmp_path / "Makefile").write_text(f"include {ROOT}/Makefile\nsay:\n\t@echo [$$PYTHONDONTWRITEBYTECODE]\n")
+    variables = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    said = subprocess.run(["make", "-s", "-C", tmp_path, "say"], capture_output=True, text=True, env=variables).stdout
+    assert said == "[]\n"
+
+
 def test_help_and_a_wrong_option_answer_without_installing() -> None:
     command = [sys.executable, str(ROOT / "tools/install.py")]
     assert subprocess.run([*command, "--help"], capture_output=True).returncode == 0

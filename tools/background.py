@@ -16,7 +16,10 @@ SILENT = 60.0  # seconds after which a work that says nothing has ended; while i
 
 
 class Gone(Exception):
-    """The environment that the work was for was removed, or made anew by someone else."""
+    """The environment that the work was for, its only argument, was removed, or made anew by someone else."""
+
+    def __str__(self) -> str:
+        return f"{self.args[0]} was removed or made anew meanwhile; run the command again"
 
 
 class State:
