@@ -3,6 +3,8 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 INSTALL := $(or $(PYTHON),python3) tools/install.py
 RUN := .venv/bin/python -m
+# Where it is set, as in many containers, every process compiles the thousand files of torch to bytecode anew.
+unexport PYTHONDONTWRITEBYTECODE
 # Every test process keeps to one thread, so that as many run side by side as there are cores.
 TEST := OMP_NUM_THREADS=1 $(RUN) pytest -n logical --maxprocesses 8 --dist worksteal
 

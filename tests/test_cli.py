@@ -1,6 +1,7 @@
 """The command: exit status 0, 1 and 2, one message with the repair, and no traceback for a user's mistake."""
 
 import dataclasses
+import os
 import re
 import shutil
 import signal
@@ -152,6 +153,23 @@ def test_zoo_counts_the_released_parameters_and_flops(tmp_path: Path, capsys: py
 def test_doctor_names_a_usable_backend(tmp_path: Path) -> None:
     assert status("doctor", "--json", tmp_path / "doctor.json") == 0
     assert any(backend["usable"] for backend in read_json(tmp_path / "doctor.json")["backends"])
+
+
+@pytest.mark.parametrize(
+    ("age", "said"),
+    [(0, "being built, 3 of 7 files compiled"), (600, "its build in the background was interrupted; the next `make demo`")],
+    ids=["running", "broken off"],
+)
+def test_doctor_tells_how_far_torch_scatter_is(
+    age: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = tmp_path / "torch-scatter.json"
+    state.write_text('{"line": "being built, 3 of 7 files compiled", "running": true}')
+    os.utime(state, (time.time() - age,) * 2)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    monkeypatch.setattr("vistalib.provenance._version", lambda package: None)
+    assert status("doctor") == 0
+    assert f"torch-scatter           {said}" in capsys.readouterr().out
 
 
 def test_index_counts_every_labelled_pixel(own: Path, tmp_path: Path) -> None:

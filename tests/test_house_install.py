@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 from helpers import ROOT
 
 sys.path.insert(0, str(ROOT / "tools"))
+import background
 import install
 import scatter
 
@@ -23,31 +25,60 @@ def test_the_cache_follows_the_environment(variable: str, ending: str, monkeypat
     assert scatter.cache_folder() == tmp_path / ending
 
 
-def test_a_kept_wheel_is_used_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> scatter.Scatter:
+    """torch-scatter for the torch of this environment, to be installed into an empty folder; the cache is empty, too."""
+    monkeypatch.setenv("VISTALIB_CACHE", str(tmp_path / "cache"))
+    there = scatter.Scatter(Path(sys.prefix))
+    there.site, there.state = tmp_path, background.State(tmp_path, "torch-scatter")
+    return there
+
+
+def test_a_kept_wheel_is_used_again(here: scatter.Scatter, capsys: pytest.CaptureFixture[str]) -> None:
     import sysconfig
 
     import torch
 
-    monkeypatch.setenv("VISTALIB_CACHE", str(tmp_path))
     key = f"{torch.__version__}-{sys.implementation.cache_tag}-{sysconfig.get_platform()}"
-    wheel = tmp_path / "wheels" / key / "torch_scatter-2.1.2-kept.whl"
+    wheel = scatter.cache_folder() / "wheels" / key / "torch_scatter-2.1.2-kept.whl"
     wheel.parent.mkdir(parents=True)
-    wheel.touch()
-    assert scatter.provide(Path(sys.executable), ROOT / "constraints.txt", again=False, say=print) == (wheel, "from the cache")
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("torch_scatter/__init__.py", "")
+    install.sums(here, waits=False, again=False)
+    assert capsys.readouterr().out == "torch-scatter: from the cache\n"
+    assert here.installed()
 
 
-def test_without_a_compiler_the_note_says_what_is_used_instead(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("VISTALIB_CACHE", str(tmp_path))
-    monkeypatch.setenv("PATH", str(tmp_path))
-    wheel, note = scatter.provide(Path(sys.executable), ROOT / "constraints.txt", again=False, say=print)
-    assert (wheel, note) == (None, "not built, since there is no C++ compiler; vistalib uses torch's index_add_ instead")
+def test_without_a_compiler_the_line_says_what_is_used_instead_until_there_is_one(
+    here: scatter.Scatter, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started = list[object]()
+    monkeypatch.setattr(background, "start", lambda *command: started.append(command))
+    with monkeypatch.context() as bare:
+        bare.setenv("PATH", str(tmp_path))
+        bare.delenv("CXX", raising=False)
+        install.sums(here, waits=True, again=False)
+    missing = "torch-scatter: not built, since there is no C++ compiler; vistalib uses torch's index_add_ instead\n"
+    assert (capsys.readouterr().out, started) == (missing, [])
+    monkeypatch.setattr(install, "obstacle", lambda: None)
+    install.sums(here, waits=False, again=False)
+    assert "being built" in capsys.readouterr().out
+    assert len(started) == 1
 
 
-def test_the_fingerprint_changes_when_a_compiler_appears(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(scatter, "obstacle", lambda: None)
-    with_compiler = install.fingerprint(True)
-    monkeypatch.setattr(scatter, "obstacle", lambda: "there is no C++ compiler")
-    assert install.fingerprint(True) != with_compiler
+def test_bytecode_is_kept_even_where_it_is_switched_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "large.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    install.Import("large", Path(sys.executable)).work()
+    assert list(tmp_path.glob("__pycache__/large.*.pyc"))
+
+
+def test_make_hands_on_no_word_against_bytecode(tmp_path: Path) -> None:
+    (tmp_path / "Makefile").write_text(f"include {ROOT}/Makefile\nsay:\n\t@echo [$$PYTHONDONTWRITEBYTECODE]\n")
+    variables = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    said = subprocess.run(["make", "-s", "-C", tmp_path, "say"], capture_output=True, text=True, env=variables).stdout
+    assert said == "[]\n"
 
 
 def test_help_and_a_wrong_option_answer_without_installing() -> None:

@@ -1,7 +1,7 @@
-"""Make the environment `.venv` of this checkout: torch first, then all the rest while torch-scatter is being built.
+"""Make the environment `.venv` of this checkout: torch first, then all the rest; torch-scatter is built behind its back.
 
     python tools/install.py                    # what the demo needs
-    python tools/install.py --extras dev       # tests, checks and the book as well
+    python tools/install.py --extras dev       # tests, checks and the book as well; torch-scatter is waited for
 
 It runs on Linux, macOS and Windows and needs only Python 3.11 or newer. Where nothing changed since the last time it
 returns at once: a stamp in the environment holds a hash of everything that decides what is installed.
@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -21,7 +22,8 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-import scatter
+import background
+from scatter import INSTEAD, Scatter, obstacle
 
 ROOT = Path(__file__).resolve().parent.parent
 DECIDES = (
@@ -30,7 +32,6 @@ DECIDES = (
     "kernels/pyproject.toml",
     "kernels/setup.py",
     "tools/install.py",
-    "tools/scatter.py",
 )  # files
 EXTRAS = ("demo", "course", "dev")
 EVERY = 15.0  # seconds between lines where the output is no terminal
@@ -48,8 +49,12 @@ def main() -> int:
         print(f"vistalib needs Python 3.11 or newer, this is {version}; run: make PYTHON=python3.12", file=sys.stderr)
         return 2
     try:
-        install(options.extras, with_scatter=not options.no_scatter, again=options.again)
-    except Failure as error:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that compilers end with it
+        with background.lock(ROOT / ".venv.lock", Line("environment: another command is installing")):
+            install(options.extras, again=options.again)
+        if not options.no_scatter:
+            sums(Scatter(ROOT / ".venv"), waits=options.extras == "dev", again=options.again)
+    except (Failure, background.Gone) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
@@ -59,11 +64,11 @@ class Failure(Exception):
     """An installation step that failed; the message says which one and where its log is."""
 
 
-def install(extras: str, *, with_scatter: bool, again: bool) -> None:
+def install(extras: str, *, again: bool) -> None:
     """Bring `.venv` up to date with the checkout for `extras`."""
     folder = ROOT / ".venv"
     stamp = folder / "vistalib.json"
-    key = fingerprint(with_scatter)
+    key = fingerprint()
     done = json.loads(stamp.read_text(encoding="utf-8")) if stamp.exists() else {}
     if done.get("key") == key and EXTRAS.index(done["extras"]) >= EXTRAS.index(extras) and not again:
         return
@@ -72,23 +77,42 @@ def install(extras: str, *, with_scatter: bool, again: bool) -> None:
     began = time.monotonic()
     python = environment(folder)
     run_jobs(Pip("torch", python, "pip", "setuptools", "wheel", "numpy", "torch"))
-    packages = Pip("packages", python, "--no-build-isolation", "-e", f".[{extras}]", "-e", "./kernels")
-    note = "left out as asked"
-    if with_scatter:
-        builder = Scatter(python, again=again)
-        run_jobs(packages, builder)
-        note = builder.state
-        if builder.wheel is not None:
-            run_jobs(Pip("torch-scatter", python, "--no-deps", "--no-index", "--force-reinstall", str(builder.wheel)))
-    else:
-        run_jobs(packages)
-    stamp.write_text(json.dumps({"key": key, "extras": extras, "torch-scatter": note}, indent=1) + "\n", encoding="utf-8")
-    print(f"environment: ready in {time.monotonic() - began:.0f} s ({extras}; torch-scatter: {note})", flush=True)
+    # The first import of torch compiles a thousand files to bytecode: there is a core to spare for it now.
+    run_jobs(Pip("packages", python, "--no-build-isolation", "-e", f".[{extras}]", "-e", "./kernels"), Import("torch", python))
+    stamp.write_text(json.dumps({"key": key, "extras": extras}, indent=1) + "\n", encoding="utf-8")
+    print(f"environment: ready in {time.monotonic() - began:.0f} s ({extras})", flush=True)
 
 
-def fingerprint(with_scatter: bool) -> str:
-    """A hash over everything that decides what is installed; a compiler that appears later counts too."""
-    digest = hashlib.sha256(f"{sys.version} {sys.prefix} {with_scatter} {scatter.obstacle()}".encode())
+def sums(scatter: Scatter, *, waits: bool, again: bool) -> None:
+    """See to torch-scatter: at once from the cache; else built now where somebody `waits` for it, or in the background.
+
+    As long as it is not there, one line says why.
+    """
+    if scatter.installed() and not again:
+        return
+    state, wheel, line = scatter.state.read(), scatter.wheel(), Line("torch-scatter: ")
+    if state.get("for", scatter.key) != scatter.key:
+        scatter.remove()
+    if wheel is not None and not again:
+        scatter.install(wheel, "from the cache")
+    elif reason := obstacle():
+        scatter.state.write(f"not built, since {reason}; {INSTEAD}")
+    elif state.get("failed") == scatter.key and (state["waited"] or not waits) and not again:
+        pass  # nothing would be different this time; --again tries it again
+    elif waits or again:
+        try:
+            scatter.provide(line, behind=False, again=again)
+        except OSError as error:
+            scatter.failed(str(error), waited=True)
+    elif not state.get("running") or state["building"] != scatter.key:
+        scatter.running("being built in the background")
+        background.start(sys.executable, ROOT / "tools/scatter.py", scatter.venv)
+    line(str(scatter.state.read()["line"]), last=True)
+
+
+def fingerprint() -> str:
+    """A hash over everything that decides what is installed."""
+    digest = hashlib.sha256(f"{sys.version} {sys.prefix}".encode())
     for name in DECIDES:
         digest.update((ROOT / name).read_bytes() if (ROOT / name).exists() else b"")
     return digest.hexdigest()
@@ -141,7 +165,7 @@ class Pip(Job):
 
     def work(self) -> None:
         """Run pip; its latest line is the state."""
-        quiet = os.environ | {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONUNBUFFERED": "1"}
+        quiet = keeping_bytecode() | {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONUNBUFFERED": "1"}
         pipe = subprocess.PIPE
         lines = []
         with (
@@ -168,48 +192,57 @@ def headline(line: str) -> str | None:
     return None
 
 
-class Scatter(Job):
-    """torch-scatter's wheel: from the cache, or built; where it cannot be built, `wheel` stays None and `state` says why."""
+class Import(Job):
+    """The first import of a package, which leaves its bytecode; whether it succeeds is the business of those who use it."""
 
-    def __init__(self, python: Path, *, again: bool) -> None:
-        super().__init__("torch-scatter")
-        self.python, self.again = python, again
-        self.wheel: Path | None = None
+    def __init__(self, package: str, python: Path) -> None:
+        super().__init__(f"bytecode of {package}")
+        self.command = [str(python), "-c", f"import {package}"]
 
     def work(self) -> None:
-        """Find or build the wheel."""
-        self.wheel, self.state = scatter.provide(self.python, ROOT / "constraints.txt", again=self.again, say=self.say)
+        """Import it."""
+        subprocess.run(self.command, env=keeping_bytecode(), capture_output=True)
+        self.state = "done"
 
-    def say(self, state: str) -> None:
-        """Take the builder's progress over into the shared line."""
-        self.state = state
+
+def keeping_bytecode() -> dict[str, str]:
+    """The variables of this process, but for the one by which every process would compile all it imports anew."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
+class Line:
+    """How far something is, in one line that is replaced on a terminal and repeated now and then elsewhere."""
+
+    def __init__(self, title: str = "") -> None:
+        self.title, self.began, self.live = title, time.monotonic(), sys.stdout.isatty()
+        self.said = self.began
+
+    def __call__(self, state: str = "", *, last: bool = False) -> None:
+        """Say it, if it is time to."""
+        now = time.monotonic()
+        if not last and now - self.said < (0.5 if self.live else EVERY):
+            return
+        self.said, seconds = now, now - self.began
+        line = self.title + state + (f", {seconds:.0f} s" if seconds >= 1 else "")
+        if self.live:
+            width = shutil.get_terminal_size().columns - 1
+            print("\r" + line[:width].ljust(width), end="\n" if last else "", flush=True)
+        else:
+            print(line, flush=True)
 
 
 def run_jobs(*jobs: Job) -> None:
     """Run `jobs` side by side, saying how far they are; raises `Failure` with the first error."""
-    began = said = time.monotonic()
-    live = sys.stdout.isatty()
+    line = Line()
     for job in jobs:
         job.start()
     while any(job.is_alive() for job in jobs):
         time.sleep(0.2)
-        if time.monotonic() - said >= (0.5 if live else EVERY):
-            said = time.monotonic()
-            report(jobs, said - began, live)
-    report(jobs, time.monotonic() - began, live, last=True)
+        line(" | ".join(f"{job.title}: {job.state}" for job in jobs))
+    line(" | ".join(f"{job.title}: {job.state}" for job in jobs), last=True)
     for job in jobs:
         if job.error:
             raise Failure(job.error)
-
-
-def report(jobs: tuple[Job, ...], seconds: float, live: bool, *, last: bool = False) -> None:
-    """Print one line about all jobs; on a terminal it replaces the line before."""
-    line = " | ".join(f"{job.title}: {job.state}" for job in jobs) + f", {seconds:.0f} s"
-    if live:
-        width = shutil.get_terminal_size().columns - 1
-        print("\r" + line[:width].ljust(width), end="\n" if last else "", flush=True)
-    else:
-        print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ def progress(items: Iterable[T], description: str, *, total: int | None = None, 
     """Iterate over `items`, showing on standard error how far it has come.
 
     `total` is the number of items where `len(items)` does not tell; `start` of them are already done. Without tqdm, or
-    where standard error is neither a terminal nor a notebook, a line is printed at most every ten seconds and at the end.
+    where standard error is neither a terminal nor a notebook, a line is printed for the first item, then at most every ten
+    seconds, and at the end.
     """
     if _hidden:
         yield from items
@@ -25,16 +26,18 @@ def progress(items: Iterable[T], description: str, *, total: int | None = None, 
     if bar is not None:
         yield from bar(items, desc=description, total=total, initial=start, dynamic_ncols=True, leave=False)
         return
-    began = said = time.monotonic()
-    done = start
+    began = time.monotonic()
+    said, done = began - EVERY, start  # the first is told at once: it has begun, and this is what one takes
+    told = -1
     for item in items:
         yield item
         done += 1
         now = time.monotonic()
         if now - said >= EVERY:
-            said = now
+            said, told = now, done
             _say(description, done, total, now - began)
-    _say(description, done, total, time.monotonic() - began)
+    if told != done:
+        _say(description, done, total, time.monotonic() - began)
 
 
 def hide_progress() -> None:
