@@ -2,8 +2,8 @@
 
 Logits at label size are large, 300 MB for 150 classes on 512 x 1024 pixels, and autograd keeps three such tensors. Their only
 use is a few numbers, so they come and go a tile at a time: two products with small matrices resize the logits around it, and
-the same two transposed bring its gradient back to their size. Inside, classes lie apart and pixels side by side: then maxima,
-powers and sums over classes are vector instructions, and take a quarter of the time that they take with classes side by side.
+the same two transposed bring its gradient back to their size. A tile is (B, N, K, V): pixels of a row lie side by side, so that
+maxima, powers and sums over classes are vector instructions, and rows lie farthest apart, so that each product is a single one.
 
 Letters: N images, K classes, h x w logits, H x W labels; a tile has B x V of their pixels, made of b x v logits.
 """
@@ -38,7 +38,7 @@ class SummedEntropy(torch.autograd.Function):
             for tile in _tiles(logits, label):
                 pixels = _Pixels(tile.resized(logits), tile.of(label))
                 total += pixels.entropy().sum()
-                right += pixels.right()
+                right += pixels.right
                 if ctx.needs_input_grad[0]:
                     tile.add_back(pixels.gradient(pixels.labelled), gradient)
         ctx.save_for_backward(gradient.to(logits.dtype))
@@ -66,9 +66,9 @@ class PixelEntropy(torch.autograd.Function):
             for tile in _tiles(logits, label):
                 pixels = _Pixels(tile.resized(logits), tile.of(label))
                 tile.of(entropy).copy_(pixels.entropy())
-                right += pixels.right()
+                right += pixels.right
                 if with_mass:
-                    mass += (pixels.probability() * pixels.labelled[:, None]).sum((0, 2, 3))
+                    mass += torch.einsum("bnkv,bnv->k", pixels.powers, pixels.labelled / pixels.sums)
         ctx.save_for_backward(logits, label)
         ctx.mark_non_differentiable(right)
         return entropy, mass, right
@@ -81,50 +81,37 @@ class PixelEntropy(torch.autograd.Function):
         with _plainly():
             for tile in _tiles(logits, label):
                 pixels = _Pixels(tile.resized(logits), tile.of(label))
-                probability = pixels.probability()
-                along = grad_mass[:, None, None] - torch.einsum("nkbv,k->nbv", probability, grad_mass)[:, None]
-                of_mass = probability * along * pixels.labelled[:, None]
-                tile.add_back(of_mass + pixels.gradient(tile.of(grad_entropy) * pixels.labelled), gradient)
+                along = torch.einsum("bnkv,k->bnv", pixels.powers, grad_mass) / pixels.sums
+                of_mass = pixels.powers * (grad_mass[:, None] - along[:, :, None])
+                of_mass *= (pixels.labelled / pixels.sums)[:, :, None]
+                tile.add_back(pixels.gradient(tile.of(grad_entropy) * pixels.labelled).add_(of_mass), gradient)
         return gradient.to(logits.dtype), None, None
 
 
 class _Pixels:
-    """The pixels of a tile: their logits (N, K, B, V), which are used up, and their label (N, B, V)."""
+    """The pixels of a tile: their logits (B, N, K, V), which are used up, and their label (B, N, V)."""
 
     def __init__(self, logits: Tensor, label: Tensor) -> None:
-        self.logits = logits.sub_(logits.amax(1, keepdim=True))  # below the largest of the pixel
-        self.label = label
-        known = label != IGNORE_INDEX
-        self.labelled = known.to(logits.dtype)  # (N, B, V)
-        self.true = torch.where(known, label, 0)[:, None]  # (N, 1, B, V)
-        self.below = self.logits.gather(1, self.true)[:, 0]  # (N, B, V), how far the true class is below the largest
-        self.highest = self._highest()
-        self.powers = self.logits.exp_()
-        self.sums = self.powers.sum(1, keepdim=True)
-
-    def _highest(self) -> Tensor:
-        """Whether the true class is the most likely one (N, B, V); of equal ones the first."""
-        zeros = self.logits.numel() - int(torch.count_nonzero(self.logits))
-        if zeros == self.label.numel():  # one a pixel, no two are equal: no search for the first
-            return self.below == 0
-        return self.logits.argmax(1) == self.true[:, 0]
+        below = logits.sub_(logits.amax(2, keepdim=True))  # the largest of the pixel
+        self.known = label != IGNORE_INDEX
+        self.labelled = self.known.to(logits.dtype)  # (B, N, V)
+        self.true = torch.where(self.known, label, 0)[:, :, None]  # (B, N, 1, V)
+        self.margin = below.gather(2, self.true)[:, :, 0]  # (B, N, V), of the true class
+        highest = self.margin == 0
+        if below.numel() - int(torch.count_nonzero(below)) != label.numel():  # some have several that are largest
+            highest = below.argmax(2) == self.true[:, :, 0]  # the first
+        self.right = (highest & self.known).sum()
+        self.powers = below.exp_()
+        self.sums = self.powers.sum(2)  # (B, N, V)
 
     def entropy(self) -> Tensor:
-        """(N, B, V), zero where there is no label."""
-        return (self.sums[:, 0].log() - self.below) * self.labelled
-
-    def right(self) -> Tensor:
-        """How many labelled pixels' most likely class is theirs."""
-        return (self.highest & (self.label != IGNORE_INDEX)).sum()
-
-    def probability(self) -> Tensor:
-        """(N, K, B, V)."""
-        return self.powers / self.sums
+        """(B, N, V), zero where there is no label."""
+        return (self.sums.log() - self.margin) * self.labelled
 
     def gradient(self, weight: Tensor) -> Tensor:
-        """That of the sum of `weight` (N, B, V) times the cross-entropies, (N, K, B, V)."""
-        share = self.powers * (weight[:, None] / self.sums)
-        return share.scatter_add_(1, self.true, -weight[:, None])
+        """That of the sum of `weight` (B, N, V) times the cross-entropies, (B, N, K, V), in place of the powers."""
+        share = self.powers.mul_((weight / self.sums)[:, :, None])
+        return share.scatter_add_(2, self.true, -weight[:, :, None])
 
 
 @dataclass(frozen=True)
@@ -137,16 +124,21 @@ class _Tile:
     across: Tensor  # (v, V)
 
     def of(self, x: Tensor) -> Tensor:
-        """Its part of (N, H, W)."""
-        return x[:, *self.place]
+        """Its part of (N, H, W), as (B, N, V)."""
+        return x[:, *self.place].transpose(0, 1)
 
     def resized(self, logits: Tensor) -> Tensor:
-        """(N, K, h, w) to (N, K, B, V)."""
-        return self.down @ (_wide(logits[:, :, *self.near]).contiguous() @ self.across)
+        """(N, K, h, w) to (B, N, K, V)."""
+        near = _wide(logits[:, :, *self.near]).permute(2, 0, 1, 3)  # (b, N, K, v)
+        wide = near.reshape(-1, near.shape[3]) @ self.across  # (b*N*K, V)
+        return (self.down @ wide.view(len(near), -1)).view(-1, *near.shape[1:3], self.across.shape[1])
 
     def add_back(self, gradient: Tensor, total: Tensor) -> None:
-        """Add what (N, K, B, V) is of logits to `total` (N, K, h, w)."""
-        total[:, :, *self.near] += self.down.T @ (gradient @ self.across.T)
+        """Add what (B, N, K, V) is of logits to `total` (N, K, h, w)."""
+        rows, images, classes, columns = gradient.shape
+        narrow = gradient.view(-1, columns) @ self.across.T  # (B*N*K, v)
+        near = self.down.T @ narrow.view(rows, -1)  # (b, N*K*v)
+        total[:, :, *self.near] += near.view(len(near), images, classes, -1).permute(1, 2, 0, 3)
 
 
 def _tiles(logits: Tensor, label: Tensor) -> Iterator[_Tile]:
