@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vistalib.bench import ModelBench, ModelSettings, model_table
+from vistalib.bench import BesideBench, ModelBench, ModelSettings, model_table
 from vistalib.bench import model as module
 from vistalib.bench.baselines import Implementation, baselines
 from vistalib.cli import main
@@ -121,3 +121,20 @@ def test_a_step_takes_far_less_processor_time_than_on_grid_sample() -> None:
     settings = ModelSettings(models=("t",), crop="192x256", repeats=2, directions=("step",), memory=False, threads=1)
     ours, theirs = ModelBench(settings).run()["rows"]
     assert min(theirs["processor_seconds"]) > 1.6 * min(ours["processor_seconds"])  # measured 2.2
+
+
+def test_beside_a_neighbour_every_round_has_both_times(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = "bench model --models nano --crop 64x96 --images 2 --directions step --repeats 2 --beside --json"
+    assert main([*options.split(), str(tmp_path / "record.json")]) == 0
+    (row,) = read_json(tmp_path / "record.json")["rows"]
+    alone, beside = (row["seconds"][name] for name in ("alone", "beside"))
+    assert row["ratio"]["median"] == pytest.approx(sum(b / a for a, b in zip(alone, beside, strict=True)) / 2)
+    assert row["ratio"]["median"] > 1.1  # measured 1.9; the neighbour does take cores
+    assert f"{row['ratio']['median']:.2f}" in capsys.readouterr().out
+
+
+def test_a_neighbour_of_a_gpu_is_refused() -> None:
+    settings = ModelSettings(**SMALL)
+    object.__setattr__(settings, "device", "cuda")
+    with pytest.raises(ValueError, match="takes the cores of a CPU"):
+        BesideBench(settings)

@@ -7,6 +7,10 @@ training step takes a hundred times as long. Asleep, they cost a quiet machine n
 
 import os
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 CHOICES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # by which users may have chosen themselves
 _spinning = False
@@ -20,12 +24,13 @@ def sleep_while_waiting() -> None:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # processes that are begun from here read it, too
 
 
-def say_if_spinning() -> None:
-    """Once, to standard error: that threads turn in circles, since PyTorch came first, and what helps."""
+def say_if_spinning(device: "str | torch.device") -> None:
+    """Once, to standard error, before minutes of work on a CPU: threads turn in circles, since PyTorch came first."""
     global _spinning
     import torch  # loaded already; `import vistalib` does not wait for it
 
-    if _spinning and torch.get_num_threads() > 1:
+    if _spinning and torch.device(device).type == "cpu" and torch.get_num_threads() > 1:
+        _spinning = False
         print(
             "vistalib: torch was imported before vistalib, so its threads do not sleep while they wait for each other: beside "
             "another program a step can take a hundred times as long. Put `import vistalib` before `import torch`, or start "
@@ -33,7 +38,6 @@ def say_if_spinning() -> None:
             file=sys.stderr,
             flush=True,
         )
-        _spinning = False
 
 
 def usable_cores() -> int:

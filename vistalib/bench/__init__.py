@@ -1,5 +1,6 @@
 """How fast it is: operator, models, loader, against the machine's limits and what others compute, as JSON with provenance."""
 
+from vistalib.bench.beside import BesideBench, beside_table
 from vistalib.bench.data import DataBench, DataSettings
 from vistalib.bench.model import ModelBench, ModelSettings
 from vistalib.bench.op import OperatorBench
@@ -8,6 +9,7 @@ from vistalib.bench.table import data_table, model_table, table
 from vistalib.bench.workload import Cost, Workload, stage_workloads
 
 __all__ = [
+    "BesideBench",
     "Cost",
     "DataBench",
     "DataSettings",
@@ -16,6 +18,7 @@ __all__ = [
     "OperatorBench",
     "OperatorSettings",
     "Workload",
+    "beside_table",
     "data_table",
     "model_table",
     "operator_settings",

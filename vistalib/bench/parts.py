@@ -17,7 +17,7 @@ PARTS = {
     "batch norm and ReLU": ("batch_norm", "relu", "clamp_min", "threshold"),
     "GELU": ("gelu",),
     "resizing": ("upsample",),
-    "loss and accuracy": ("log_softmax", "nll_loss", "argmax", "cross_entropy"),
+    "loss and accuracy": ("log_softmax", "nll_loss", "argmax", "entropy", "amax", "exp_", "count_nonzero", "gather", "scatter"),
     "optimizer": ("lerp", "addcdiv", "sqrt", "_foreach", "_fused_adam"),
 }
 CPU = torch.device("cpu")

@@ -92,6 +92,7 @@ def bench_model(
     seed: int = 0,
     memory: bool = True,
     profile: bool = False,
+    beside: bool = False,
     json: Path | None = None,
 ) -> None:
     """Time whole models against the same architecture as one writes it in PyTorch alone, in turns, in one run.
@@ -108,23 +109,25 @@ def bench_model(
         seed: Seed of weights and images.
         memory: Measure the peak memory of each, too, in a fresh process.
         profile: Say where the time goes, by one more call of each.
+        beside: Instead, time ours alone and beside another program that wants all cores.
         json: File for the record: every time taken, machine, versions and commit.
     """
-    chosen = {name: value for name, value in locals().items() if name not in ("device", "json")}
+    chosen = {name: value for name, value in locals().items() if name not in ("device", "beside", "json")}
     import torch
 
-    from vistalib.bench import ModelBench, ModelSettings, model_table
+    from vistalib.bench import BesideBench, ModelBench, ModelSettings, beside_table, model_table
 
     try:
-        settings = ModelSettings(device or ("cuda" if torch.cuda.is_available() else "cpu"), **chosen)
+        usual = "cuda" if torch.cuda.is_available() and not beside else "cpu"
+        settings = ModelSettings(device or usual, **chosen)
+        run = BesideBench(settings) if beside else ModelBench(settings)
     except ValueError as error:
         raise UsageError(str(error)) from None
     if json is not None:
         check_writable(json)
-    run = ModelBench(settings)
     _warn_of_others(run.load)
     record = run.run()
-    print(*model_table(record), sep="\n")
+    print(*(beside_table if beside else model_table)(record), sep="\n")
     if json is not None:
         write_json(json, record)
 

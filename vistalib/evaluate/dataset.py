@@ -25,6 +25,7 @@ from vistalib.evaluate.inference import Window, mode_name, probability_bands
 from vistalib.evaluate.instances import TABLE, instance_table
 from vistalib.evaluate.per_image import Cells, PerImage, cells_of
 from vistalib.progress import progress as shown
+from vistalib.threads import say_if_spinning
 
 
 class LabelledImages(Protocol):
@@ -102,6 +103,7 @@ def evaluate_dataset(
     known = dataset if isinstance(dataset, Instances) and classes == TRAIN_CLASSES and dataset.has_instances() else None
     indices: Iterable[int] = range(rank, len(dataset), ranks)
     if progress and rank == 0:
+        say_if_spinning(device)
         indices = shown(indices, "evaluating")
     counted: list[_Counted] = []
     began = time.perf_counter()

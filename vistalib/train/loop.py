@@ -24,6 +24,7 @@ from torch import nn
 import vistalib
 from vistalib.progress import progress
 from vistalib.provenance import peak_memory_mb
+from vistalib.threads import say_if_spinning
 from vistalib.train import checkpoint as store
 from vistalib.train.distributed import any_rank, barrier, by_first, rank, share_buffers, world_size
 from vistalib.train.guard import FiniteGuard, Interrupted, StopSignals, run_lock
@@ -115,6 +116,7 @@ def fit(
             run.evaluate_now(start)
         steps: Iterable[int] = range(start, settings.iterations)
         if rank() == 0:
+            say_if_spinning(device)
             steps = progress(steps, "training", total=settings.iterations, start=start)
         for iteration, batch in zip(steps, run.waiting_for(loader.batches(start)), strict=False):
             run.window.add(step(batch, iteration))
