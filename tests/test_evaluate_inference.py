@@ -148,7 +148,7 @@ def test_the_last_window_is_moved_back_to_end_at_the_edge():
 @pytest.mark.parametrize("window", [None, Window((40, 50), (27, 33))], ids=["whole", "sliding"])
 def test_bands_of_rows_make_the_same_probabilities_as_resizing_everything_at_once(monkeypatch, size, window):
     image = np.random.default_rng(2).integers(0, 256, (*size, 3), np.uint8)
-    monkeypatch.setattr(inference, "BAND", 5 * size[1] * 7)  # seven rows
+    monkeypatch.setitem(inference.BANDS, "cpu", 5 * size[1] * 7)  # seven rows
     model = Quarter()
     banded = predict_probabilities(model, image, scale=(128, 64), scales=(0.7, 1.0), flip=True, window=window)
     expected = torch.stack(
@@ -188,7 +188,7 @@ def test_no_tensor_on_the_way_to_the_labels_grows_with_the_photograph(monkeypatc
                 largest = max(largest, made.numel())
             return made
 
-    monkeypatch.setattr(inference, "BAND", 2**14)
+    monkeypatch.setitem(inference.BANDS, "cpu", 2**14)
     with Largest():
         predict_labels(
             Quarter(), np.zeros((600, 800, 3), np.uint8), scale=(128, 64), scales=(0.5, 1.0), flip=True, window=window

@@ -25,7 +25,8 @@ from vistalib.data.augment import resize
 from vistalib.data.colors import normalize
 
 MULTI_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # the released multi-scale evaluation, with flip=True
-BAND = 2**24  # probabilities made at a time: 64 MB, and a few copies of them on the way
+# Probabilities made at a time, and a few copies of them on the way: 64 MB on a GPU, on a CPU what its caches hold.
+BANDS = {"cuda": 2**24, "cpu": 2**20}
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def predict_labels(
 ) -> NDArray[np.uint8]:
     """The most probable class of each pixel, (H, W) uint8; arguments and errors as `predict_probabilities`."""
     bands = probability_bands(model, [image], scale=scale, scales=scales, flip=flip, window=window)
-    return torch.cat([band.squeeze(0).argmax(dim=0).to(torch.uint8) for band in bands]).cpu().numpy()  # (H, W)
+    return torch.cat([band.squeeze(0).max(dim=0).indices.to(torch.uint8) for band in bands]).cpu().numpy()  # (H, W)
 
 
 def mode_name(scales: Sequence[float], flip: bool, window: Window | None) -> str:
@@ -114,7 +115,7 @@ def probability_bands(
             pixels = torch.stack([normalize(resize(image, box)) for image in images]).to(device)  # (N, 3, h, w)
             views += [_look(model, pixels, window, mirrored=mirrored) for mirrored in ((False, True) if flip else (False,))]
     height, width = images[0].shape[:2]
-    step = max(1, BAND // (len(images) * views[0].num_classes * width))
+    step = max(1, BANDS["cpu" if device.type == "cpu" else "cuda"] // (len(images) * views[0].num_classes * width))
     for top in range(0, height, step):
         rows = range(top, min(top + step, height))
         yield _probabilities(views, (height, width), rows)  # (N, C, rows, W)

@@ -99,7 +99,7 @@ class _Pixels:
         self.margin = below.gather(2, self.true)[:, :, 0]  # (B, N, V), of the true class
         highest = self.margin == 0
         if below.numel() - int(torch.count_nonzero(below)) != label.numel():  # some have several that are largest
-            highest = below.argmax(2) == self.true[:, :, 0]  # the first
+            highest = below.max(2).indices == self.true[:, :, 0]  # the first
         self.right = (highest & self.known).sum()
         self.powers = below.exp_()
         self.sums = self.powers.sum(2)  # (B, N, V)
