@@ -1,4 +1,4 @@
-"""Jobs side by side: which begins when, and what becomes of them when one fails, is killed, or all are told to stop."""
+"""Jobs side by side: when each begins, and what becomes of them when one fails, is killed, or all are told to stop."""
 
 import os
 import signal
@@ -47,28 +47,24 @@ def be_killed(report: Report) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_job_begins_after_the_one_it_needs_and_long_ones_before_short_ones(tmp_path: Path) -> None:
+def test_a_job_begins_after_the_one_it_needs_and_has_its_share_of_the_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vistalib.recipes.jobs.usable_cores", lambda: 5)
     chain = [
-        Job("short", 1, partial(note, tmp_path, "short")),
-        Job("after", 9, partial(note, tmp_path, "after"), needs="first"),
+        Job("after", 1, partial(note, tmp_path, "after"), needs="first"),
         Job("first", 3, partial(note, tmp_path, "first")),
+        Job("other", 1, partial(note, tmp_path, "other")),
     ]
-    names = [name for name, _ in run_jobs(chain, "trying", folder=tmp_path, at_once=1)]
-    assert names == ["first", "after", "short"]
-    assert (tmp_path / "after").read_text() == "first"
-
-
-def test_two_at_once_share_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vistalib.recipes.jobs.usable_cores", lambda: 4)
-    jobs = [Job(name, 1, partial(note, tmp_path, name)) for name in "ab"]
-    assert dict(run_jobs(jobs, "trying", folder=tmp_path)) == {"a": 2, "b": 2}
+    assert dict(run_jobs(chain, "trying", folder=tmp_path)) == {"first": 2, "other": 2, "after": 2}
+    assert "first" in (tmp_path / "after").read_text().split()
 
 
 @pytest.mark.parametrize("error", [ValueError("a rule"), NonFiniteLoss(3, [1, 2])], ids=["rule", "not finite"])
 def test_an_error_arrives_as_it_was_and_ends_the_others(error: Exception, tmp_path: Path) -> None:
     jobs = [Job("bad", 1, partial(fail, error)), Job("good", 9, partial(wait_until_told, tmp_path))]
     with pytest.raises(type(error)) as caught:
-        list(run_jobs(jobs, "trying", folder=tmp_path, at_once=2))
+        list(run_jobs(jobs, "trying", folder=tmp_path))
     assert str(caught.value) == str(error)
     assert all(getattr(caught.value, name) == value for name, value in vars(error).items())
     assert "in fail" in caught.value.__notes__[0]
@@ -76,7 +72,7 @@ def test_an_error_arrives_as_it_was_and_ends_the_others(error: Exception, tmp_pa
 
 def test_a_killed_job_is_told_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ChildProcessError, match="the same command goes on"):
-        list(run_jobs([Job("killed", 1, be_killed)], "trying", folder=tmp_path, at_once=1))
+        list(run_jobs([Job("killed", 1, be_killed)], "trying", folder=tmp_path))
 
 
 def stand_still(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Jobs that do not need each other, side by side: each in a process of its own, with its share of the cores.
+"""Jobs side by side, where they do not need each other: each in a process of its own, with its share of the cores.
 
 A training step of a small network gains next to nothing from a second core, so two trainings at once take the time of one. And
 threads of one process wait for each other again and again, which beside other programs takes ten times as long; processes
@@ -39,19 +39,19 @@ class Job:
     needs: str | None = None
 
 
-def run_jobs(jobs: Sequence[Job], description: str, *, folder: Path, at_once: int | None = None) -> Iterator[tuple[str, Any]]:
-    """The name and the result of each job, as they end; of those that may begin, the longest does.
+def run_jobs(jobs: Sequence[Job], description: str, *, folder: Path) -> Iterator[tuple[str, Any]]:
+    """The name and the result of each job, as they end; each begins as soon as it may.
 
-    `at_once` of them run at a time (default: one a core). Progress is shown as `description`. SIGTERM and SIGINT end all of
-    them, each as it ends by itself on SIGTERM, and raise `Interrupted` with `folder`, which holds what they left. An error of
-    a job is raised here, once the others have ended likewise; where one was killed it is a `ChildProcessError`.
+    There may be more of them than cores: then no core is idle while there is work. Progress is shown as `description`. SIGTERM
+    and SIGINT end all jobs, each as it ends by itself on SIGTERM, and raise `Interrupted` with `folder`, which holds what they
+    left. An error of a job is raised here, once the others have ended likewise; where one was killed it is a
+    `ChildProcessError`.
     """
-    workers = at_once or min(usable_cores(), len(jobs))
-    threads = max(1, usable_cores() // workers)
+    threads = max(1, usable_cores() // sum(job.needs is None for job in jobs))
     running: dict[Connection, tuple[Job, BaseProcess]] = {}
     with StopSignals() as signals, signals.raising(folder):
         try:
-            yield from _run(list(jobs), running, workers, threads, description, folder)
+            yield from _run(list(jobs), running, threads, description, folder)
         finally:
             for _, process in running.values():
                 process.terminate()
@@ -60,19 +60,13 @@ def run_jobs(jobs: Sequence[Job], description: str, *, folder: Path, at_once: in
 
 
 def _run(
-    waiting: list[Job],
-    running: dict[Connection, tuple[Job, BaseProcess]],
-    workers: int,
-    threads: int,
-    description: str,
-    folder: Path,
+    waiting: list[Job], running: dict[Connection, tuple[Job, BaseProcess]], threads: int, description: str, folder: Path
 ) -> Iterator[tuple[str, Any]]:
     ended: set[str | None] = {None}
     done, shown = dict.fromkeys((job.name for job in waiting), 0), 0
     bar = progress(range(sum(job.steps for job in waiting)), description)
     while waiting or running:
-        ready = sorted((job for job in waiting if job.needs in ended), key=lambda job: -job.steps)
-        for job in ready[: workers - len(running)]:
+        for job in [job for job in waiting if job.needs in ended]:
             waiting.remove(job)
             connection, process = _begin(job, threads)
             running[connection] = job, process
