@@ -16,12 +16,13 @@ from vistalib.files import read_json
 from vistalib.recipes import get_recipe, open_model
 from vistalib.train import load_checkpoint, read_log
 
-OWN = "upernet_internimage_nano_192x256_3k_folder"
+RECIPE = "upernet_internimage_nano_64x128_300_cityscapes"
 TINY = [
     *("--batch-size", "4", "--evaluation-size", "64", "64", "--workers", "0", "--device", "cpu"),
     *("--settings.iterations", "3", "--settings.warmup-iters", "0", "--settings.log-every", "1"),
     *("--augmentation.size", "64", "64", "--augmentation.crop", "64", "64"),
 ]
+pytestmark = pytest.mark.filterwarnings("ignore:without a checkpoint")  # --data: as tests/test_recipes_own.py expects it
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +49,10 @@ def helped(*command: str, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
     return texts
 
 
-@pytest.mark.parametrize("arguments", [[], [OWN], ["--data", "nowhere"]], ids=["alone", "a recipe", "data"])
+@pytest.mark.parametrize("arguments", [[], [RECIPE], ["--data", "nowhere"]], ids=["alone", "a recipe", "data"])
 def test_the_help_explains_every_option_that_a_recipe_prints(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     texts = helped("train", *arguments, capsys=capsys)
-    for option, _ in get_recipe(OWN).options():
+    for option, _ in get_recipe(RECIPE).options():
         text, _, rest = texts[option].partition("(default: the recipe's)")
         assert len(text.split()) > 2, f"{option}: {text}"
         assert rest or texts[option].endswith("(default: the recipe's)")
@@ -86,44 +87,44 @@ def test_sizes_are_given_and_printed_height_first(capsys: pytest.CaptureFixture[
     assert given.evaluation_scale == (96, 48)
     assert (given.augmentation.scale, given.augmentation.crop) == ((160, 64), (32, 64))
     with pytest.raises(SystemExit, match=r"^2$"):  # the older name was of the other order
-        main(["train", OWN, "--evaluation-scale", "96", "48", "--print"])
+        main(["train", RECIPE, "--evaluation-scale", "96", "48", "--print"])
     assert "--evaluation-size" in "".join(capsys.readouterr())
 
 
 def test_the_name_of_the_recipe_may_stand_behind_its_options(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "--print", "--settings.betas", "0.8", "0.9", OWN]) == 0
+    assert main(["train", "--print", "--settings.betas", "0.8", "0.9", RECIPE]) == 0
     assert ["--settings.betas", "0.8", "0.9"] in [line.split() for line in capsys.readouterr().out.splitlines()]
 
 
 def test_every_value_of_a_recipe_is_printed_as_an_option_that_is_understood(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", OWN, "--settings.betas", "0.8", "0.9", "--augmentation.no-photometric", "--print"]) == 0
+    assert main(["train", RECIPE, "--settings.betas", "0.8", "0.9", "--augmentation.no-photometric", "--print"]) == 0
     printed = capsys.readouterr().out
     assert ["--settings.betas", "0.8", "0.9"] in [line.split() for line in printed.splitlines()]
     assert "--augmentation.no-photometric" in printed
-    assert main(["train", OWN, *printed.split(), "--print"]) == 0
+    assert main(["train", RECIPE, *printed.split(), "--print"]) == 0
     assert capsys.readouterr().out == printed
 
 
 @pytest.mark.parametrize("weights", [["balanced"], ["1.0", "2.5", "0.5"]], ids=["balanced", "numbers"])
 def test_the_loss_is_chosen_on_the_command_line(weights: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     chosen = ["--loss.class-weights", *weights, "--loss.ohem-threshold", "0.7", "--loss.dice-weight", "0.5"]
-    assert main(["train", OWN, *chosen, "--print"]) == 0
+    assert main(["train", RECIPE, *chosen, "--print"]) == 0
     printed = capsys.readouterr().out
     assert ["--loss.class-weights", *weights] in [line.split() for line in printed.splitlines()]
-    assert main(["train", OWN, *printed.split(), "--print"]) == 0
+    assert main(["train", RECIPE, *printed.split(), "--print"]) == 0
     assert capsys.readouterr().out == printed
 
 
 def test_event_files_lie_in_the_runs_folder(own: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     for name, options in (("with", ["--tensorboard"]), ("without", [])):
-        assert main(["train", OWN, "--folder", str(own), "--out", str(tmp_path / name), *options, *TINY]) == 0
+        assert main(["train", "--data", str(own), "--out", str(tmp_path / name), *options, *TINY]) == 0
     assert len(list(tmp_path.glob("with/tensorboard/events.out.tfevents.*"))) == 1
     assert not (tmp_path / "without/tensorboard").exists()
 
 
 def test_accumulating_says_what_batch_norm_makes_of_it(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", OWN, "--folder", str(own), "--out", str(tmp_path / "run"), "--accumulate", "2", *TINY]) == 0
+    assert main(["train", "--data", str(own), "--out", str(tmp_path / "run"), "--accumulate", "2", *TINY]) == 0
     assert "statistics from 2 images at a time instead of 4" in capsys.readouterr().out
 
 
@@ -140,7 +141,7 @@ def test_accumulating_says_what_batch_norm_makes_of_it(own: Path, tmp_path: Path
 def test_what_cannot_work_is_refused_with_what_can(
     own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str
 ) -> None:
-    assert main(["train", OWN, "--folder", str(own), "--out", str(tmp_path / "run"), *TINY, *options]) == 1
+    assert main(["train", "--data", str(own), "--out", str(tmp_path / "run"), *TINY, *options]) == 1
     assert re.search(said, capsys.readouterr().err)
     assert not (tmp_path / "run").exists()
 
@@ -150,7 +151,7 @@ def torchrun(own: Path, out: Path, *options: str) -> None:
     run = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "vistalib"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")])}
     done = subprocess.run(
-        [sys.executable, *run, "train", OWN, "--folder", str(own), "--out", str(out), *TINY, *options],
+        [sys.executable, *run, "train", "--data", str(own), "--out", str(out), *TINY, *options],
         env=environment,
         capture_output=True,
         text=True,
@@ -165,7 +166,7 @@ def test_torchrun_trains_one_run_on_two_processes_that_copy_the_model_or_share_i
     torchrun(own, tmp_path / "two")
     assert [line["iteration"] for line in read_log(tmp_path / "two") if line["kind"] == "train"] == [1, 2, 3]
     assert read_json(tmp_path / "two" / "evaluation.json")["images"] == 3
-    assert main(["train", OWN, "--folder", str(own), "--out", str(tmp_path / "one"), *TINY]) == 0
+    assert main(["train", "--data", str(own), "--out", str(tmp_path / "one"), *TINY]) == 0
     one, two = (load_checkpoint(tmp_path / name).model for name in ("one", "two"))
     assert one.keys() == two.keys()
     # The first loss differs by dropout and drop path alone, whose draws are another rank's.

@@ -9,10 +9,10 @@ from tests.data_helpers import pixels, values, write_folder, write_image, write_
 from vistalib.cli import main
 from vistalib.data import AugmentationSettings
 from vistalib.files import read_json
-from vistalib.recipes import Estimate, Recipe, Roots, Runtime, estimate, get_recipe, run
+from vistalib.recipes import Estimate, Machine, OwnData, Recipe, Roots, Runtime, estimate, own_recipe, run
 from vistalib.recipes.probe import bytes_below
 
-OWN = "upernet_internimage_nano_192x256_3k_folder"
+DATA = OwnData(Path("streets"), ("train", "val"), 5, 3, ("sky", "road", "car"), ((24, 40),) * 5)  # as `streets` has it
 CPU = Runtime("cpu", num_workers=0)
 
 
@@ -26,7 +26,7 @@ def streets(tmp_path_factory: pytest.TempPathFactory) -> Roots:
 
 
 def tiny(**settings: int) -> Recipe:
-    recipe = get_recipe(OWN)
+    recipe = own_recipe(DATA, None, Machine("cpu", None))
     schedule = {"iterations": 7, "warmup_iters": 0, "log_every": 2, "checkpoint_every": 2, "evaluate_every": 100, "keep": 2}
     return replace(
         recipe,
@@ -121,9 +121,10 @@ def test_the_command_prints_a_table_and_trains_nothing(
     streets: Roots, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = [option for pair in tiny().options() for option in [pair[0], *pair[1].split()]]
-    command = ["train", OWN, "--folder", str(streets.folder), "--out", str(tmp_path / "runs" / "mine"), *options]
+    command = ["train", "--data", str(streets.folder), "--out", str(tmp_path / "runs" / "mine"), *options]
     places = ["--device", "cpu", "--workers", "0", "--estimate", "--json", str(tmp_path / "found.json")]
-    assert main([*command, *places]) == 0
+    with pytest.warns(UserWarning, match="without a checkpoint"):
+        assert main([*command, *places]) == 0
     found, said = read_json(tmp_path / "found.json"), capsys.readouterr().out
     assert f"{found['checkpoints_left']} checkpoints" in said
     assert "7 steps of" in said

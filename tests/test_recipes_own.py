@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -19,15 +20,20 @@ from vistalib.recipes import (
     OwnData,
     OwnStart,
     Recipe,
+    Roots,
+    Runtime,
     as_given,
     get_recipe,
+    list_recipes,
     look_at_checkpoint,
     look_at_folder,
+    open_model,
     own_decisions,
     own_recipe,
     recipe_of_run,
+    run,
 )
-from vistalib.train import load_checkpoint
+from vistalib.train import Interrupted, load_checkpoint
 
 CPU, SMALL_GPU, GPU = Machine("cpu", 16 * 10**9), Machine("cuda", 8 * 10**9), Machine("cuda:1", 80 * 10**9)
 SIZES = {"tiny": (48, 64), "small": (360, 480), "street": (1024, 2048), "photograph": (3024, 4032), "upright": (4032, 3024)}
@@ -72,6 +78,33 @@ def test_a_crop_has_a_multiple_of_32_and_fits_into_the_images() -> None:
         assert max(recipe.augmentation.crop) <= 1024
         assert min(recipe.augmentation.crop) <= 512
         assert width <= size[1]  # nothing is enlarged to be scored
+
+
+@pytest.mark.parametrize(
+    ("model", "image", "shown", "crop"),
+    [
+        ("nano", "small", (288, 384), (192, 256)),
+        ("micro", "small", (288, 384), (192, 256)),
+        ("nano", "street", (256, 512), (192, 256)),
+        ("nano", "upright", (384, 288), (256, 192)),
+        ("nano", "tiny", (48, 64), (32, 64)),
+        ("t", "small", (360, 480), (192, 384)),
+        ("t", "street", (512, 1024), (192, 384)),
+        ("xl", "upright", (683, 512), (384, 192)),
+    ],
+)
+def test_a_cpu_shows_a_small_network_less_of_an_image_at_a_time_than_a_larger_one(
+    model: str, image: str, shown: tuple[int, int], crop: tuple[int, int]
+) -> None:
+    data = found(400, SIZES[image])
+    recipe = own_recipe(data, None, CPU, model=f"upernet_internimage_{model}")
+    height, width = SIZES[image]
+    assert fitted_size(height, width, recipe.evaluation_scale) == shown[::-1]
+    assert recipe.augmentation.scale == recipe.evaluation_scale
+    assert recipe.augmentation.crop == crop
+    said = " ".join(decision.text for decision in own_decisions(recipe, data, None, CPU))
+    assert (f"network at {shown[0]}x{shown[1]};" in said) is (shown != SIZES[image])
+    assert f"Crops are {crop[0]}x{crop[1]}:" in said
 
 
 def test_a_batch_is_no_larger_than_the_data_and_can_be_cut_as_the_memory_wants_it() -> None:
@@ -217,6 +250,27 @@ def test_a_resumed_run_keeps_the_recipe_that_it_began_with(
     assert main([*command, "--resume"]) == 0
     assert "goes on with the recipe that it began with" in capsys.readouterr().out
     assert recipe_of_run(out) == begun
+
+
+def test_a_run_whose_recipe_has_a_name_that_no_recipe_has_goes_on_and_opens(own: Path, tmp_path: Path) -> None:
+    chosen = own_recipe(look_at_folder(own), None, CPU)
+    schedule = replace(chosen.settings, iterations=3, warmup_iters=0, log_every=1)
+    older = replace(chosen, name="upernet_internimage_nano_192x256_3k_folder", batch_size=2, settings=schedule)
+    assert older.name not in list_recipes()
+    with pytest.raises(Interrupted):
+        run(
+            older,
+            Roots(folder=own),
+            folder=tmp_path / "run",
+            runtime=Runtime("cpu", num_workers=0),
+            on_log=lambda line: signal.raise_signal(signal.SIGTERM),
+        )
+    assert load_checkpoint(tmp_path / "run").state["iteration"] < 3
+    command = ["train", "--data", str(own), "--out", str(tmp_path / "run"), "--device", "cpu", "--workers", "0"]
+    assert main([*command, "--resume"]) == 0
+    assert load_checkpoint(tmp_path / "run").state["iteration"] == 3
+    assert recipe_of_run(tmp_path / "run") == older
+    assert open_model(tmp_path / "run", device="cpu").classes == ("sky", "road", "car")
 
 
 def test_every_value_is_printed_as_an_option_that_is_understood(

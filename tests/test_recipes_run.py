@@ -13,9 +13,9 @@ from vistalib.data import AugmentationSettings, class_pixels, prepare
 from vistalib.evaluate import evaluate_dataset
 from vistalib.files import read_json
 from vistalib.models import LossSettings, balanced_weights, block
-from vistalib.recipes import Recipe, Roots, Runtime, Source, get_recipe, open_model, run
+from vistalib.recipes import Machine, OwnData, Recipe, Roots, Runtime, Source, open_model, own_recipe, run
 
-OWN = "upernet_internimage_nano_192x256_3k_folder"
+DATA = OwnData(Path("streets"), ("train", "val"), 5, 2, ("sky", "road", "car"), ((24, 40),) * 5)  # as `streets` has it
 HERE = Runtime(num_workers=0)
 
 
@@ -29,10 +29,9 @@ def streets(tmp_path_factory: pytest.TempPathFactory) -> Roots:
 
 
 def tiny(iterations: int = 2) -> Recipe:
-    recipe = get_recipe(OWN)
+    recipe = own_recipe(DATA, None, Machine("cpu", None))
     return dataclasses.replace(
         recipe,
-        model="upernet_internimage_nano",
         batch_size=2,
         evaluation_scale=(64, 64),
         augmentation=AugmentationSettings(scale=(64, 64), ratio_range=(0.5, 1.0), crop=(64, 64)),
@@ -157,7 +156,7 @@ def test_weights_of_another_recipe_are_named(streets: Roots, tmp_path: Path, cap
     run(tiny(), streets, folder=tmp_path / "run", runtime=HERE)
     second = dataclasses.replace(tiny(), starts_from="segformer_internimage_l_512x1024_80k_mapillary")
     run(second, streets, folder=tmp_path / "second", weights=tmp_path / "run", runtime=HERE)
-    assert f"begins with {second.starts_from}, and {tmp_path / 'run'} was made by {OWN}" in capsys.readouterr().out
+    assert f"begins with {second.starts_from}, and {tmp_path / 'run'} was made by {tiny().name}" in capsys.readouterr().out
 
 
 def test_a_dataset_that_was_not_given_is_asked_for(tmp_path: Path) -> None:

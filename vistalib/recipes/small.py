@@ -78,30 +78,6 @@ def scratch_total(iterations: int = PRETRAIN + FINETUNE, enlarge: int = 1) -> Re
     return scratch(iterations, enlarge)
 
 
-def own_streets() -> Recipe:
-    """A dataset of one's own in the folder layout, from random weights, on two CPU cores in about twenty minutes."""
-    return Recipe(
-        name="upernet_internimage_nano_192x256_3k_folder",
-        model="upernet_internimage_nano",
-        num_classes=None,
-        train=Source("folder", "train"),
-        validation=Source("folder", "val"),
-        augmentation=AugmentationSettings(scale=(384, 288), ratio_range=(0.5, 2.0), crop=(192, 256)),
-        settings=TrainSettings(
-            iterations=3000,
-            learning_rate=1e-2,
-            layer_decay=0.94,
-            clip_norm=1.0,
-            warmup_iters=200,
-            log_every=20,
-            checkpoint_every=500,
-            evaluate_every=1000,
-        ),
-        batch_size=8,
-        evaluation_scale=(384, 288),
-    )
-
-
 def small_recipes() -> list[Recipe]:
     """Every recipe of this module."""
-    return [pretrain(), finetune(), scratch(), scratch_total(), own_streets()]
+    return [pretrain(), finetune(), scratch(), scratch_total()]
