@@ -41,9 +41,12 @@ class Conv(nn.Conv2d):
         maps = (maps,) if isinstance(maps, Tensor) else maps
         finest, *coarser = maps
         spared = sum(x.shape[1] for x in coarser) * weight[:, 0].numel() * finest[:, 0].numel()
-        if written_out(finest) or torch.is_autocast_enabled("cpu") or spared < WORTHWHILE:
+        plain = written_out(finest) or torch.is_autocast_enabled("cpu")
+        if plain or spared < WORTHWHILE:
             whole = torch.cat([finest, *(resize(x, side(finest)) for x in coarser)], dim=1) if coarser else finest
-            return same_convolution(whole, weight)  # (N, O, H, W)
+            if not plain:
+                return same_convolution(whole, weight)
+            return nn.functional.conv2d(whole, weight, padding=weight.shape[-1] // 2)  # (N, O, H, W)
         first, *others = torch.split(weight, [x.shape[1] for x in maps], dim=1)  # (O, C_i, k, k)
         total = same_convolution(finest, first).permute(0, 2, 3, 1)  # (N, H, W, O)
         if coarser:
