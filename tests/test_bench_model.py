@@ -136,6 +136,7 @@ def test_beside_a_neighbour_every_round_has_both_times(tmp_path: Path, capsys: p
     assert f"{row['ratio']['median']:.2f}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_neighbour_works_while_it_is_wanted() -> None:
     before = set(multiprocessing.active_children())
     with neighbour() as switch:

@@ -139,6 +139,7 @@ def test_a_backend_of_the_records_runs_in_its_tier_whatever_the_environment_says
     assert cuda.tier() == "fast"
 
 
+@pytest.mark.slow
 def test_both_tiers_are_compared_with_float64(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = set()
 

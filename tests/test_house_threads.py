@@ -45,8 +45,8 @@ def test_the_policy_is_there_when_a_room_loads_torch() -> None:
     [
         ("import torch", 2, "cpu", 1),
         ("import vistalib", 2, "cpu", 0),
-        ("import torch", 1, "cpu", 0),
-        ("import torch", 2, "cuda", 0),
+        pytest.param("import torch", 1, "cpu", 0, marks=pytest.mark.slow),
+        pytest.param("import torch", 2, "cuda", 0, marks=pytest.mark.slow),
     ],
     ids=["torch first", "vistalib first", "one thread", "a GPU"],
 )

@@ -151,7 +151,7 @@ def test_the_twin_gives_the_same_bits_with_any_number_of_threads() -> None:
         "dcnv3::forward_in_window<dcnv3::Half, 2>",
     ],
 )
-@pytest.mark.parametrize("architecture", ["75", "90"])
+@pytest.mark.parametrize("architecture", [pytest.param("75", marks=pytest.mark.slow), "90"])
 def test_nvrtc_compiles_the_same_source(elsewhere: Path, name: str, architecture: str) -> None:
     if (trouble := nvrtc.trouble()) is not None:
         pytest.skip(f"no NVRTC here: {trouble}")

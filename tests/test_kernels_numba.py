@@ -212,6 +212,7 @@ print(time.perf_counter() - began)
 LINE = "vistalib: compiling the CPU code of DCNv3 (forward, 5 channels a group), once for this machine"
 
 
+@pytest.mark.slow
 def test_compiling_is_said_once_and_reading_from_the_disk_never(tmp_path: Path) -> None:
     code = """
 import torch

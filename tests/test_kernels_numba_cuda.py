@@ -28,7 +28,7 @@ def simulated(variant: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", [*(pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS[:-1]), VARIANTS[-1]])
 def test_a_simulated_kernel_agrees_with_the_definition(variant: str, case: str) -> None:
     done = simulated(variant)
     assert done.returncode == 0, done.stderr
@@ -96,7 +96,7 @@ def check(code: str, variant: str, dtype: torch.dtype, capability: tuple[int, in
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])
-@pytest.mark.parametrize("capability", [(7, 5), (9, 0)], ids=["sm_75", "sm_90"])
+@pytest.mark.parametrize("capability", [pytest.param((7, 5), marks=pytest.mark.slow), (9, 0)], ids=["sm_75", "sm_90"])
 def test_the_last_step_compiles_without_a_gpu(direction: str, capability: tuple[int, int]) -> None:
     check(compiled(direction, "vector", torch.bfloat16, capability), "vector", torch.bfloat16, capability)
 

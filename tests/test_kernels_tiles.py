@@ -16,7 +16,8 @@ NAMES = ("value", "offset", "mask")
 SIXTEEN_BITS = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 
 
-@pytest.fixture(params=["cuda", "nvrtc"])
+# These kernels are nobody's default: by the other launcher they are slow tests.
+@pytest.fixture(params=["cuda", pytest.param("nvrtc", marks=pytest.mark.slow)])
 def cuda(request: pytest.FixtureRequest) -> Run:
     return partial({"cuda": by_cuda_on_a_cpu, "nvrtc": by_nvrtc_on_a_cpu}[request.param], **FAST)
 
@@ -67,7 +68,7 @@ def assert_rounded_once(ours: tuple[Tensor, ...], inputs: Inputs, slack: float, 
 
 @SIXTEEN_BITS
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("logits", [False, True], ids=["mask", "logits"])
+@pytest.mark.parametrize("logits", [pytest.param(False, marks=pytest.mark.slow), True], ids=["mask", "logits"])
 def test_sixteen_bit_gradients_are_rounded_once(cuda: Run, dtype: torch.dtype, shape: dict[str, Any], logits: bool) -> None:
     inputs = inputs_of(shape, dtype)
     assert tiles(inputs) > 0
@@ -85,7 +86,7 @@ def test_without_tensor_cores_sixteen_bit_gradients_are_rounded_once(
     assert_rounded_once(cuda(inputs, tensor_cores=False), inputs, 1e-7)  # measured 6e-9
 
 
-@pytest.mark.parametrize("tensor_cores", [True, False], ids=["products", "lists"])
+@pytest.mark.parametrize("tensor_cores", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["products", "lists"])
 def test_blocks_that_run_at_the_same_time_wait_for_each_other(tensor_cores: bool) -> None:
     inputs = inputs_of({"height": 24, "width": 24, "groups": 9}, torch.float16)  # of which a ring has 4
     for _ in range(3):

@@ -15,7 +15,8 @@ pytest.importorskip("vistalib_kernels")
 SIXTEEN_BITS = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 
 
-@pytest.fixture(params=["cuda", "nvrtc"])
+# These kernels are nobody's default: by the other launcher they are slow tests.
+@pytest.fixture(params=["cuda", pytest.param("nvrtc", marks=pytest.mark.slow)])
 def cuda(request: pytest.FixtureRequest) -> Run:
     return partial({"cuda": by_cuda_on_a_cpu, "nvrtc": by_nvrtc_on_a_cpu}[request.param], **FAST)
 
@@ -54,7 +55,7 @@ SHAPES = [
 @SIXTEEN_BITS
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("reach", [0.0, 1.0, 2.0], ids="reach-{:g}".format)
-@pytest.mark.parametrize("logits", [False, True], ids=["mask", "logits"])
+@pytest.mark.parametrize("logits", [pytest.param(False, marks=pytest.mark.slow), True], ids=["mask", "logits"])
 def test_results_are_rounded_once(cuda: Run, dtype: torch.dtype, shape: dict[str, Any], reach: float, logits: bool) -> None:
     inputs = inputs_of(shape, dtype, reach)
     assert windows(inputs) > 0
@@ -136,7 +137,7 @@ def test_a_narrow_stencil_after_a_wide_one_finds_its_band_clean(cuda: Run) -> No
 
 @SIXTEEN_BITS
 @pytest.mark.parametrize("outside", [torch.nan, torch.inf, -torch.inf], ids=str)
-@pytest.mark.parametrize("logits", [False, True], ids=["mask", "logits"])
+@pytest.mark.parametrize("logits", [pytest.param(False, marks=pytest.mark.slow), True], ids=["mask", "logits"])
 def test_what_is_not_finite_stays_where_the_gather_has_it(cuda: Run, dtype: torch.dtype, outside: float, logits: bool) -> None:
     inputs = inputs_of({"offset_scale": 2.0, "height": 32, "width": 32}, dtype, 1.0)
     inputs.value[0, 9, 20, 3] = outside

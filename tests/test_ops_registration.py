@@ -101,6 +101,7 @@ def test_a_whole_model_compiles_without_a_graph_break(backend: str, dynamic: boo
             assert worst(compiled(other), model(other)) < 1e-5  # measured 5e-7
 
 
+@pytest.mark.slow
 def test_a_whole_model_exports_for_any_batch(backend: str) -> None:
     model, x = segmentor(backend), image(2, 3, 64, 64)
     program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("images", min=1, max=8)},))

@@ -60,7 +60,9 @@ def test_a_job_begins_after_the_one_it_needs_and_has_its_share_of_the_cores(
     assert "first" in (tmp_path / "after").read_text().split()
 
 
-@pytest.mark.parametrize("error", [ValueError("a rule"), NonFiniteLoss(3, [1, 2])], ids=["rule", "not finite"])
+@pytest.mark.parametrize(
+    "error", [pytest.param(ValueError("a rule"), marks=pytest.mark.slow), NonFiniteLoss(3, [1, 2])], ids=["rule", "not finite"]
+)
 def test_an_error_arrives_as_it_was_and_ends_the_others(error: Exception, tmp_path: Path) -> None:
     jobs = [Job("bad", 1, partial(fail, error)), Job("good", 9, partial(wait_until_told, tmp_path))]
     with pytest.raises(type(error)) as caught:
@@ -70,6 +72,7 @@ def test_an_error_arrives_as_it_was_and_ends_the_others(error: Exception, tmp_pa
     assert "in fail" in caught.value.__notes__[0]
 
 
+@pytest.mark.slow
 def test_a_killed_job_is_told_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ChildProcessError, match="the same command goes on"):
         list(run_jobs([Job("killed", 1, be_killed)], "trying", folder=tmp_path))
@@ -83,7 +86,11 @@ def stand_still(folder: Path) -> None:
         raise
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=["SIGTERM", "SIGINT", "SIGKILL"])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGTERM, *(pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGINT, signal.SIGKILL))],
+    ids=["SIGTERM", "SIGINT", "SIGKILL"],
+)
 def test_jobs_end_in_order_with_the_process_that_began_them(number: signal.Signals, tmp_path: Path) -> None:
     code = "import sys; from pathlib import Path; from test_recipes_jobs import stand_still; stand_still(Path(sys.argv[1]))"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}

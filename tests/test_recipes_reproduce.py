@@ -67,7 +67,9 @@ def test_a_name_without_a_number_is_refused_with_near_ones() -> None:
         find_cell("upernet_internimage_l_512x1024_80k_mapillary", multi_scale=False)
 
 
-@pytest.mark.parametrize("multi_scale", [False, True], ids=["single scale", "multi-scale + flip"])
+@pytest.mark.parametrize(
+    "multi_scale", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["single scale", "multi-scale + flip"]
+)
 def test_the_score_is_that_of_the_evaluation(validation: Cityscapes, checkpoint: Path, multi_scale: bool) -> None:
     found = reproduce(Cell("nano", NANO, multi_scale, 50.0), validation, weights=checkpoint, scale=SCALE)
     scales = MULTI_SCALES if multi_scale else (1.0,)
