@@ -10,17 +10,13 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Any
 from unittest.mock import patch
 
 import torch
 
-from vistalib.bench.machine import load
-from vistalib.bench.model import ModelSettings, Record, make_call
+from vistalib.bench.model import ModelBench, ModelSettings, Record, Way, make_call
 from vistalib.bench.timing import seconds, spread
-from vistalib.progress import progress
-from vistalib.provenance import provenance
 from vistalib.threads import CHOICES, usable_cores
 
 SIDE = 768  # of the neighbour's matrices: a product takes some milliseconds
@@ -29,45 +25,33 @@ SETTLE = 0.5  # seconds until the neighbour has its cores, or has left them
 Switch = Callable[[bool], None]
 
 
-class BesideBench:
-    """One run: `run` gives the record."""
+class BesideBench(ModelBench):
+    """One run: `run` gives the record, with every model and direction alone and beside the neighbour in turns."""
 
     def __init__(self, settings: ModelSettings) -> None:
         if settings.device != "cpu":
             raise ValueError(f"a neighbour takes the cores of a CPU, got the device {settings.device}; leave --device out")
-        self.settings = settings
-        self.load = load()  # before this run makes its own
+        super().__init__(settings)
 
     def run(self) -> Record:
-        """Every model and direction, alone and beside the neighbour in turns."""
-        began, settings, before = time.perf_counter(), self.settings, torch.get_num_threads()
-        torch.set_num_threads(settings.threads or before)
-        cases = [(model, way) for model in settings.models for way in settings.directions]
-        try:
-            with neighbour() as switch:
-                rows = [self._measure(model, way, switch) for model, way in progress(cases, "bench model --beside")]
-            facts = provenance()
-        finally:
-            torch.set_num_threads(before)
-        return {
-            "facts": facts,
-            "settings": asdict(settings),
-            "machine": {"load_before": self.load, "cores": usable_cores()},
-            "rows": rows,
-            "seconds": time.perf_counter() - began,
-        }
+        """Measure everything."""
+        with neighbour() as self.switch:
+            record = super().run()
+        record["machine"]["cores"] = usable_cores()
+        return record
 
-    def _measure(self, name: str, way: Any, switch: Switch) -> Record:
-        call, device = make_call(name, way, self.settings), torch.device("cpu")
+    def _measure(self, name: str, way: Way) -> Iterator[Record]:
+        """The one row of our model."""
+        call = make_call(name, way, self.settings)
         call()
         times: dict[bool, list[float]] = {False: [], True: []}
         for _ in range(self.settings.repeats):
             for beside in (False, True):
-                switch(beside)
+                self.switch(beside)
                 time.sleep(SETTLE)
-                times[beside].append(seconds(call, device))
-        switch(False)
-        return {
+                times[beside].append(seconds(call, self.device))
+        self.switch(False)
+        yield {
             "model": name,
             "crop": self.settings.crop,
             "images": self.settings.images,

@@ -1,8 +1,8 @@
 """The options of `vistalib train` that replace values of its recipe.
 
 They are the recipe's fields, and those of its parts behind a dot; sizes are height and width, whatever the field has. Their
-defaults are known only when the recipe is, and that
-follows from other options. So each may be left out, the help says so in words, and what was given replaces the recipe's.
+defaults are known only when the recipe is, and that follows from other options. So each may be left out, the help says so in
+words, and what was given replaces the recipe's.
 """
 
 import ast

@@ -9,7 +9,6 @@ Letters: N images, K classes, h x w logits, H x W labels; a tile has B x V of th
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +33,7 @@ class SummedEntropy(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         gradient = torch.zeros_like(_wide(logits))
         total, right = gradient.new_zeros(()), torch.zeros((), dtype=torch.int64)
-        with _plainly():
+        with torch.autocast("cpu", enabled=False):
             for tile in _tiles(logits, label):
                 pixels = _Pixels(tile.resized(logits), tile.of(label))
                 total += pixels.entropy().sum()
@@ -62,7 +61,7 @@ class PixelEntropy(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, label: Tensor, with_mass: bool) -> tuple[Tensor, Tensor, Tensor]:
         entropy, mass = (_wide(logits).new_zeros(size) for size in (label.shape, logits.shape[1]))
         right = torch.zeros((), dtype=torch.int64)
-        with _plainly():
+        with torch.autocast("cpu", enabled=False):
             for tile in _tiles(logits, label):
                 pixels = _Pixels(tile.resized(logits), tile.of(label))
                 tile.of(entropy).copy_(pixels.entropy())
@@ -78,7 +77,7 @@ class PixelEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad_entropy: Tensor, grad_mass: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
         logits, label = ctx.saved_tensors
         gradient = torch.zeros_like(_wide(logits))
-        with _plainly():
+        with torch.autocast("cpu", enabled=False):
             for tile in _tiles(logits, label):
                 pixels = _Pixels(tile.resized(logits), tile.of(label))
                 along = torch.einsum("bnkv,k->bnv", pixels.powers, grad_mass) / pixels.sums
@@ -159,13 +158,6 @@ def _span(matrix: Tensor, first: int, length: int) -> tuple[slice, slice, Tensor
     touched = part.any(0).nonzero()
     near = slice(int(touched[0]), int(touched[-1]) + 1)
     return slice(first, first + len(part)), near, part[:, near].contiguous()
-
-
-@contextmanager
-def _plainly() -> Iterator[None]:
-    """Compute in the numbers that are given."""
-    with torch.autocast("cpu", enabled=False):
-        yield
 
 
 def _wide(logits: Tensor) -> Tensor:
