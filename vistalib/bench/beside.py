@@ -65,25 +65,29 @@ class BesideBench(ModelBench):
 
 @contextmanager
 def neighbour() -> Iterator[Switch]:
-    """A process that wants all cores whenever the switch is on."""
+    """A process that wants all cores whenever the switch is on, and none else."""
     context = multiprocessing.get_context("spawn")
-    on = context.Event()
-    process = context.Process(target=multiply, args=(on, usable_cores()), daemon=True)
+    ready, on = context.Event(), context.Event()
+    process = context.Process(target=multiply, args=(ready, on, usable_cores()), daemon=True)
     with patch.dict(os.environ, AS_OTHERS_WAIT):
         for name in {*CHOICES, "OMP_NUM_THREADS"} - AS_OTHERS_WAIT.keys():
             os.environ.pop(name, None)
         process.start()
     try:
+        while not ready.wait(1):  # its imports want a core, too
+            if not process.is_alive():
+                raise ChildProcessError(f"the neighbour must run until it is told to stop, it ended with {process.exitcode}")
         yield lambda wanted: on.set() if wanted else on.clear()
     finally:
         process.terminate()
         process.join()
 
 
-def multiply(on: Any, threads: int) -> None:
+def multiply(ready: Any, on: Any, threads: int) -> None:
     """What the neighbour does."""
     torch.set_num_threads(threads)
     matrix = torch.ones(SIDE, SIDE)
+    ready.set()
     while True:
         on.wait()
         matrix @ matrix
