@@ -1,10 +1,6 @@
-"""The GPU kernels of Numba under its CUDA simulator, one case after the other; run as a script, prints JSON.
-
-NUMBA_ENABLE_CUDASIM=1 python tests/kernels_simulated.py vector
-"""
+"""The GPU kernels of Numba under its CUDA simulator (NUMBA_ENABLE_CUDASIM=1), one case after the other."""
 
 import json
-import sys
 from typing import Any
 
 import torch
@@ -52,11 +48,6 @@ def errors(inputs: Inputs, variant: str | None) -> dict[str, float]:
     return found
 
 
-def main() -> None:
-    """Print the errors of every case for the variant that the command line names."""
-    variant = sys.argv[1]
+def main(variant: str) -> None:
+    """Print the errors of every case as JSON."""
     print(json.dumps({name: errors(random_inputs(**{"images": 1, **shape}), variant) for name, shape in CASES.items()}))
-
-
-if __name__ == "__main__":
-    main()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import run_python
+from helpers import run_with_torch
 from ops_helpers import RECORDED, called, disagreements, recorded, worst
 from torch import Tensor, nn
 
@@ -184,4 +184,4 @@ from ops_dcnv3.functions.dcnv3_func import dcnv3_core_pytorch
 import ops_dcnv3.modules.dcnv3
 print(getattr(opsm, "DCNv3") is DCNv3 is ops_dcnv3.DCNv3, DCNv3.__module__)
 """
-    assert run_python(code) == "True vistalib.compat.ops_dcnv3"
+    assert run_with_torch(code) == "True vistalib.compat.ops_dcnv3"

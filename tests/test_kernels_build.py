@@ -8,7 +8,7 @@ from shutil import copy, which
 
 import pytest
 import torch
-from helpers import ROOT, run_python
+from helpers import ROOT, run_with_torch
 from kernels_helpers import library
 
 sys.path.insert(0, str(ROOT / "tools"))
@@ -129,7 +129,7 @@ def test_the_compiled_operator_checks_what_it_reads() -> None:
 def test_the_twin_gives_the_same_bits_with_any_number_of_threads() -> None:
     library()
     path = str(Path(__file__).parent)
-    printed = run_python(
+    printed = run_with_torch(
         f"import sys; sys.path.insert(0, {path!r})\nimport torch\nfrom ops_helpers import random_inputs\n"
         "from vistalib_kernels import extension\n"
         "i = random_inputs(2, 20, 20, groups=4, group_channels=16, dtype=torch.float32)\nresults = []\n"

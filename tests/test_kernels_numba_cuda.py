@@ -1,38 +1,37 @@
 """The GPU kernels of Numba without a GPU: their numbers under the CUDA simulator, and that they compile for real cards."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from functools import cache
 from itertools import product
 from typing import Any
 
 import pytest
 import torch
-from helpers import ROOT, run_python
+from helpers import run_with_torch
 from kernels_simulated import CASES
 
 pytest.importorskip("numba")
 
 VARIANTS = ("naive", "shared", "vector")
-SIMULATOR = os.environ | {"NUMBA_ENABLE_CUDASIM": "1", "PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), *sys.path])}
+
+
+def run_simulated(code: str) -> str:
+    """Run `code` in a process of its own, since a process has either the simulator or the GPU."""
+    return run_with_torch(f"import os\nos.environ['NUMBA_ENABLE_CUDASIM'] = '1'\n{code}")
 
 
 @cache
-def simulated(variant: str) -> subprocess.CompletedProcess[str]:
-    """A run of kernels_simulated.py; in a process of its own, since a process has either the simulator or the GPU."""
-    command = [sys.executable, str(ROOT / "tests" / "kernels_simulated.py"), variant]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=SIMULATOR)
+def simulated(variant: str) -> dict[str, dict[str, float]]:
+    """What kernels_simulated.py found: the errors of each case."""
+    errors: dict[str, dict[str, float]] = json.loads(run_simulated(f"import kernels_simulated as k; k.main({variant!r})"))
+    return errors
 
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("variant", [*(pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS[:-1]), VARIANTS[-1]])
 def test_a_simulated_kernel_agrees_with_the_definition(variant: str, case: str) -> None:
-    done = simulated(variant)
-    assert done.returncode == 0, done.stderr
-    errors: dict[str, float] = json.loads(done.stdout)[case]
+    errors = simulated(variant)[case]
     assert len(errors) == 8
     assert max(errors.values()) < 4, errors  # units in the last place; measured 2.1
 
@@ -49,8 +48,7 @@ for variant in ("vector", "fast"):
     except ValueError as error:
         print(error)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=SIMULATOR)
-    assert done.stdout.splitlines() == [
+    assert run_simulated(code).splitlines() == [
         "variant 'vector' needs a multiple of 2 channels a group in torch.float64, got 3; use variant='shared'",
         "variant must be one of naive, shared, vector, got 'fast'; leave it out for the fastest",
     ]
@@ -73,8 +71,7 @@ with warnings.catch_warnings(record=True) as caught:
     call()
 print(len(caught))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=SIMULATOR)
-    assert done.stdout == "the backward pass of backend 'numba-cuda' is not deterministic:\n1\n", done.stderr
+    assert run_simulated(code).splitlines() == ["the backward pass of backend 'numba-cuda' is not deterministic:", "1"]
 
 
 def compiled(direction: str, variant: str, dtype: torch.dtype, capability: tuple[int, int]) -> str:
@@ -113,4 +110,4 @@ def test_every_kernel_compiles_without_a_gpu(direction: str, variant: str, dtype
 
 def test_importing_the_kernels_of_cpus_imports_no_cuda() -> None:
     code = "import sys; from vistalib_kernels import numba_cpu; print([name for name in sys.modules if 'numba.cuda' in name])"
-    assert run_python(code) == "[]"
+    assert run_with_torch(code) == "[]"

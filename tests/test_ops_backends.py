@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import run_python
+from helpers import run_with_torch
 from ops_helpers import random_inputs
 
 from vistalib.ops import backend_status, backends, dcnv3
@@ -47,7 +47,7 @@ def test_kernels_for_gpus_refuse_tensors_of_cpus(name: str) -> None:
 
 
 def test_without_its_package_numba_cuda_names_the_command() -> None:
-    printed = run_python(
+    printed = run_with_torch(
         "import sys; sys.modules['numba_cuda'] = None\n"
         "from vistalib.ops.backends import choose_backend\n"
         "try:\n    choose_backend('numba-cuda', 'cuda')\n"
@@ -182,7 +182,7 @@ def test_the_first_error_of_the_gpu_kernels_is_kept(tmp_path: Path) -> None:
         "from vistalib_kernels import attempts\nattempts.append(None)\nraise OSError(f'attempt {len(attempts)}')\n"
     )
     (tmp_path / "numba_cuda.py").write_text("")
-    printed = run_python(
+    printed = run_with_torch(
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
         "from vistalib.ops.backends import kernels\n"
         "for attempt in range(2):\n    try:\n        kernels('numba-cuda')\n"
@@ -195,7 +195,7 @@ def test_the_first_error_of_the_gpu_kernels_is_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("package", ["numba", "vistalib_kernels"])
 def test_without_the_package_auto_works_and_numba_names_the_command(package: str) -> None:
-    printed = run_python(
+    printed = run_with_torch(
         f"import sys; sys.modules[{package!r}] = None\n{CALL}\n"
         "print(call('auto').sum().item(), status.usable, status.reason, status.repair, error('numba'), sep=' | ')"
     )
@@ -209,7 +209,7 @@ def test_a_broken_package_is_not_taken_for_a_missing_one(tmp_path: Path) -> None
     package = tmp_path / "vistalib_kernels"
     package.mkdir()
     (package / "__init__.py").write_text('raise ImportError("libfoo.so.1: cannot open shared object file")\n')
-    printed = run_python(
+    printed = run_with_torch(
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{CALL}\n"
         "print(status.usable, error('auto'), call('torch').sum().item(), sep=' | ')"
     )
@@ -228,7 +228,7 @@ def test_the_first_error_of_a_broken_package_is_the_one_that_is_told(tmp_path: P
         "attempts.append(None)\n"
         "raise OSError(f'attempt {len(attempts)}: no space left')\n"
     )
-    printed = run_python(
+    printed = run_with_torch(
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{CALL}\n"
         "from vistalib.cli import main\n"
         "print(error('auto'), error('numba'), status.reason, sep='\\n')\nmain(['doctor'])"
@@ -243,10 +243,10 @@ def test_the_first_error_of_a_broken_package_is_the_one_that_is_told(tmp_path: P
 
 @pytest.mark.parametrize("lacking", ["vistalib_kernels.simd", "llvmlite"])
 def test_a_package_with_a_part_missing_is_broken(lacking: str) -> None:
-    printed = run_python(f"import sys; sys.modules[{lacking!r}] = None\n{CALL}\nprint(error('auto'))")
+    printed = run_with_torch(f"import sys; sys.modules[{lacking!r}] = None\n{CALL}\nprint(error('auto'))")
     assert printed.startswith("RuntimeError: backend 'numba' is installed but does not load: ModuleNotFoundError")
     assert lacking in printed
 
 
 def test_importing_the_room_imports_no_numba() -> None:
-    assert run_python("import sys, vistalib.ops; print('numba' in sys.modules)") == "False"
+    assert run_with_torch("import sys, vistalib.ops; print('numba' in sys.modules)") == "False"

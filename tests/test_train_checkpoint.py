@@ -1,12 +1,12 @@
 """Checkpoints: what they hold, how they are found, and what is refused."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from helpers import run_with_torch
 from safetensors.torch import save_file
 from train_helpers import Noise, flip_a_bit, score, settings, tiny
 
@@ -134,20 +134,19 @@ def test_folder_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on the size of a file to stand in for a full disk")
 def test_full_disk_leaves_the_checkpoint_before_and_nothing_half_written(tmp_path: Path) -> None:
     script = (
-        "import resource, signal, sys, torch\n"
+        "import resource, signal, torch\n"
         "from pathlib import Path\n"
         "from vistalib.train.checkpoint import save_checkpoint\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "small, large = {'w': torch.zeros(10)}, {'w': torch.zeros(100_000)}\n"
-        "save_checkpoint(Path(sys.argv[1]), 1, model=small, optimizer=small, state={})\n"
+        f"parent = Path({str(tmp_path / 'checkpoints')!r})\n"
+        "save_checkpoint(parent, 1, model=small, optimizer=small, state={})\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "try:\n"
-        "    save_checkpoint(Path(sys.argv[1]), 2, model=small, optimizer=large, state={})\n"
+        "    save_checkpoint(parent, 2, model=small, optimizer=large, state={})\n"
         "except OSError as error:\n"
         "    print(error)\n"
     )
-    parent = tmp_path / "checkpoints"
-    done = subprocess.run([sys.executable, "-c", script, str(parent)], capture_output=True, text=True, check=True)
-    assert "iter_000002 could not be written" in done.stdout
-    assert [path.name for path in parent.iterdir()] == ["iter_000001"]
+    assert "iter_000002 could not be written" in run_with_torch(script)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["iter_000001"]
     assert load_checkpoint(tmp_path).state["iteration"] == 1

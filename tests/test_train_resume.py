@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import run_with_torch
 from torch import Tensor
 from train_helpers import Noise, Tiny, flip_a_bit, score, settings, steady, tiny
 
@@ -118,11 +119,10 @@ def test_sigkill_of_a_process(tmp_path: Path, never_stopped: Reference, seconds:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the trial forks")
 @pytest.mark.parametrize("every", [83, pytest.param(5, marks=pytest.mark.slow)])
 def test_killed_at_any_touch_of_its_folder(tmp_path: Path, every: int) -> None:
-    script = Path(__file__).with_name("train_kills.py")
-    done = subprocess.run([sys.executable, script, tmp_path, str(every)], capture_output=True, text=True, check=True)
-    kills, different = map(int, done.stdout.split())
+    said = run_with_torch(f"from pathlib import Path; from train_kills import main; main(Path({str(tmp_path)!r}), {every})")
+    kills, different = map(int, said.splitlines()[-1].split())
     assert kills >= 300 // every
-    assert different == 0, done.stderr
+    assert different == 0, said
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
-"""Kill a run at every touch of its folder, resume it, and compare; run by `test_train_resume.py` in a process of its own.
+"""Kill a run at every touch of its folder, resume it, and compare; `test_train_resume.py` calls `main` in a process of its own.
 
-Usage: train_kills.py FOLDER EVERY. Each run is forked from this process, which keeps to one thread so that it can be. A
+Each run is forked from this process, which keeps to one thread so that it can be. A
 child ends itself without any clean-up in the place of its n-th file operation (open, rename, remove, make or remove a folder,
-sync), n = 1, 1 + EVERY, ... until a run gets through; this process resumes it. Prints `kills resumed_differently`.
+sync), n = 1, 1 + every, ... until a run gets through; this process resumes it. Prints `kills resumed_differently`.
 """
 
 import hashlib
@@ -75,11 +75,7 @@ def main(root: Path, every: int) -> None:
         kills += 1
         ending = train(folder, resume=True)
         if ending != expected or list((folder / "checkpoints").glob(".*")):
-            print(f"different after a kill at operation {number}", file=sys.stderr)
+            print(f"different after a kill at operation {number}")
             different += 1
         number += every
     print(kills, different)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,12 +1,15 @@
-"""Threads that share a machine: how they wait, and for how many of them there is room.
+"""Threads and processes that share a machine: how they wait, for how many there is room, and that none is left behind.
 
 Threads of a parallel region wait for each other at its end. OpenMP has them turn in circles meanwhile, which is quickest where
 every thread has a core to itself; beside another program it keeps that core from the very thread that is waited for, and a
 training step takes a hundred times as long. Asleep, they cost a quiet machine next to nothing.
 """
 
+import multiprocessing
 import os
+import signal
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -38,6 +41,18 @@ def say_if_spinning(device: "str | torch.device") -> None:
             file=sys.stderr,
             flush=True,
         )
+
+
+def end_with_parent() -> None:
+    """In a process that `multiprocessing` began: be told to end (SIGTERM) once the one that began it is gone."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def usable_cores() -> int:

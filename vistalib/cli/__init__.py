@@ -37,17 +37,19 @@ Command: Any = Union[  # noqa: UP007  # of as many as there are
 ]
 
 
-class Chosen(TypedDict, total=False):
+class CommandLine(TypedDict, total=False):
     """The command that is run; there may be none."""
 
     command: Annotated[Command, tyro.conf.arg(name="")]
 
 
-def vistalib(chosen: Annotated[Chosen, tyro.conf.arg(name="")], *, version: tyro.conf.FlagCreatePairsOff[bool] = False) -> None:
-    """What tyro makes the command of; the one in `chosen` was run when it calls this.
+def vistalib(
+    line: Annotated[CommandLine, tyro.conf.arg(name="")], *, version: tyro.conf.FlagCreatePairsOff[bool] = False
+) -> None:
+    """What tyro makes the command of; the one in `line` was run when it calls this.
 
     Args:
-        chosen: The command.
+        line: The command.
         version: Say which version this is.
     """
     if version:

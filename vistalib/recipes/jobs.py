@@ -6,10 +6,8 @@ do not.
 """
 
 import multiprocessing
-import os
 import pickle
 import signal
-import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +20,7 @@ import cv2
 import torch
 
 from vistalib.progress import hide_progress, progress
-from vistalib.threads import usable_cores
+from vistalib.threads import end_with_parent, usable_cores
 from vistalib.train.guard import StopSignals
 
 
@@ -118,14 +116,7 @@ def _work(job: Job, connection: Connection, threads: int) -> None:
     hide_progress()
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def leave() -> None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=leave, daemon=True).start()
+    end_with_parent()
     try:
         answer = "result", job.work(lambda steps: connection.send(("steps", steps)))
     except BaseException as error:

@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import shutil
 import tempfile
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -20,6 +19,7 @@ from vistalib.data.synthetic.write_cityscapes import CityscapesWriter
 from vistalib.data.synthetic.write_vistas import FLAT, V1_2, V2_0, VistasWriter
 from vistalib.files import read_json, write_json, writing
 from vistalib.progress import progress
+from vistalib.threads import end_with_parent
 
 GENERATOR = 2  # rises whenever the same request would give other pixels
 MANIFEST = "synthetic.json"
@@ -150,14 +150,7 @@ def _drawn(draw: "partial[None]", jobs: list[tuple[int, int]], workers: int | No
 def _start_worker() -> None:
     """One OpenCV thread a process, and a watch on the parent: no drawing process outlives one that was killed."""
     cv2.setNumThreads(1)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def leave() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=leave, daemon=True).start()
+    end_with_parent()
 
 
 def _draw(folder: Path, layout: str, seed: int, size: tuple[int, int], job: tuple[int, int]) -> None:
