@@ -1,5 +1,6 @@
 """Every test starts from the same seeds and keeps to one thread, so that results and times do not depend on the company."""
 
+import gc
 import os
 import random
 from pathlib import Path
@@ -14,6 +15,12 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """What thousands of tests and PyTorch are made of stays: the garbage collector need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -31,7 +31,7 @@ def small_files(form: str, folder: Path, *, images: int, seed: int) -> StreetDat
 def record() -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "draw_files", small_files)
-        return DataBench(DataSettings(images=2, seconds=0.05, repeats=2, workers=0)).run()
+        return DataBench(DataSettings(images=2, seconds=0.01, repeats=2, workers=0)).run()
 
 
 @pytest.mark.parametrize("masks", [False, True], ids=["looked up", "masks"])

@@ -138,7 +138,7 @@ def test_demos_that_cannot_be_compared_are_refused(keep: ModuleType, other: dict
 
 
 def test_the_kept_model_labels_streets_that_it_has_not_seen(tmp_path: Path) -> None:
-    synthesize(tmp_path / "streets", "cityscapes", num_images=2, seed=9)
+    synthesize(tmp_path / "streets", "cityscapes", num_images={"val": 2}, seed=9)
     trained = open_model(results_folder() / "streets", device="cpu")
     found = evaluate_dataset(trained.model, Cityscapes(tmp_path / "streets", "val"), scale=trained.scale)
     assert found.pixel_accuracy > 0.6  # measured: 0.83

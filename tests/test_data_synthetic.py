@@ -16,7 +16,6 @@ from vistalib.data.synthetic.camera import Camera, Frame, clip_near
 from vistalib.data.synthetic.make import MANIFEST
 from vistalib.data.synthetic.render import TRAIN_IDS, render_number, visible_classes
 from vistalib.data.synthetic.scene import SCHEDULED, schedule
-from vistalib.data.synthetic.write_cityscapes import IDS
 from vistalib.data.vistas_labels import VISTAS_V1_2
 
 SIZE = (96, 192)
@@ -158,7 +157,7 @@ def test_the_number_of_processes_changes_no_byte(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layout", ["vistas", "cityscapes"])
 def test_the_same_request_gives_the_same_bytes(tmp_path: Path, layout: Literal["vistas", "cityscapes"]) -> None:
-    one, two = (synthesize(tmp_path / name, layout, num_images=2, size=(48, 96), workers=1) for name in ("one", "two"))
+    one, two = (synthesize(tmp_path / name, layout, num_images=1, size=(48, 96), workers=1) for name in ("one", "two"))
     assert digest(one) == digest(two)
 
 
@@ -185,13 +184,9 @@ def test_the_two_domains_differ_in_brightness_and_in_colour(vistas: Path, citysc
     assert len({image.shape for image in images["cityscapes"]}) == 1
 
 
-def test_shares_resemble_real_streets() -> None:
-    table = CITYSCAPES.id_to_train_id()[IDS]
-    counts = np.zeros(256)
-    for number in range(8):
-        counts += np.bincount(
-            table[render_number("cityscapes", seed=0, split=0, number=number, size=SIZE).label].ravel(), minlength=256
-        )
+def test_shares_resemble_real_streets(cityscapes: Path) -> None:
+    labels = [CITYSCAPES.id_to_train_id()[read(p)] for p in (cityscapes / "gtFine/train").rglob("*labelIds.png")]
+    counts = np.bincount(np.ravel(labels), minlength=256)
     share = dict(zip(TRAIN_CLASSES, counts[:19] / counts.sum(), strict=True))
     assert 0.18 < share["road"] < 0.45
     assert 0.08 < share["building"] < 0.35

@@ -13,8 +13,10 @@ from torch.utils.checkpoint import checkpoint
 from vistalib.models import Segmentor, create_model
 from vistalib.ops import DCNv3, dcnv3
 
+PAIRS = [*((name, "cpu") for name in CPU_BACKENDS), *GPU_PAIRS]
 
-@pytest.fixture(params=[*((name, "cpu") for name in CPU_BACKENDS), *GPU_PAIRS], ids="-".join)
+
+@pytest.fixture(params=PAIRS, ids="-".join)
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     with default_device(*request.param):
         yield request.param[0]
@@ -90,6 +92,12 @@ def test_a_layer_exports_as_one_operator(backend: str) -> None:
     assert worst(program.module()(x), model(x)) < 1e-5  # measured 0
 
 
+@pytest.mark.parametrize(
+    "backend",
+    [pytest.param(pair, marks=pytest.mark.slow if pair in (("torch", "cpu"), ("cpp", "cpu")) else ()) for pair in PAIRS],
+    ids="-".join,
+    indirect=True,
+)
 @pytest.mark.parametrize("dynamic", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["one-size", "any-size"])
 def test_a_whole_model_compiles_without_a_graph_break(backend: str, dynamic: bool) -> None:
     model, x = segmentor(backend), image(1, 3, 64, 64)

@@ -109,9 +109,9 @@ def _everything(first: int) -> npt.NDArray[np.uint8]:
 def _last_few(width: int) -> int:
     """The column from which OpenCV converts the pixels of a row of `width` one by one."""
     many, single = conversions(torch.device("cpu"))[1].numpy().reshape(2, -1, 3)
-    differ = (many != single).any(1)
-    if not differ.any():
+    differ = many != single
+    which = int(differ.argmax()) // 3  # the first, without a look at the others
+    if not differ[which].any():
         return width
-    which = int(differ.argmax())
     row = np.full((1, width, 3), (which >> 16, which >> 8 & 255, which & 255), np.uint8)
     return int((cv2.cvtColor(row, cv2.COLOR_HSV2RGB)[0] == many[which]).all(1).sum())
