@@ -65,7 +65,7 @@ def main() -> int:
 def keep_run(name: str, folder: Path) -> None:
     """Write the record of one training."""
     about = load_checkpoint(folder).state["about"]
-    record = {key: about[key] for key in ("facts", "recipe", "classes", "colors", "parameters")}
+    record = {key: about[key] for key in ("facts", "recipe", "classes", "colors", "parameters", "started_from")}
     log = [
         {key: line[key] for key in (*LOGGED, "seconds", "memory_mb") if key in line} for line in read_log(folder / "log.jsonl")
     ]
