@@ -13,7 +13,8 @@ from vistalib.ops.definition import dcnv3_gradients
 
 pytest.importorskip("vistalib_kernels")
 NAMES = ("value", "offset", "mask")
-SIXTEEN_BITS = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+HALF = pytest.param(torch.float16, marks=pytest.mark.slow)  # a processor takes its time over these numbers
+SIXTEEN_BITS = pytest.mark.parametrize("dtype", [torch.bfloat16, HALF], ids=str)
 
 
 # These kernels are nobody's default: by the other launcher they are slow tests.
@@ -86,7 +87,8 @@ def test_without_tensor_cores_sixteen_bit_gradients_are_rounded_once(
     assert_rounded_once(cuda(inputs, tensor_cores=False), inputs, 1e-7)  # measured 6e-9
 
 
-@pytest.mark.parametrize("tensor_cores", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["products", "lists"])
+@pytest.mark.slow
+@pytest.mark.parametrize("tensor_cores", [True, False], ids=["products", "lists"])
 def test_blocks_that_run_at_the_same_time_wait_for_each_other(tensor_cores: bool) -> None:
     inputs = inputs_of({"height": 24, "width": 24, "groups": 9}, torch.float16)  # of which a ring has 4
     for _ in range(3):
@@ -99,7 +101,7 @@ def test_without_tiles_the_gradients_are_the_same(cuda: Run) -> None:
         assert worst(ours, theirs) < 1e-5, key  # measured 4e-6: other orders of adding
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, HALF], ids=str)
 @pytest.mark.parametrize("outside", [torch.nan, torch.inf], ids=str)
 @pytest.mark.parametrize("where", ["value", "grad_output", "mask"])
 def test_what_is_not_finite_reaches_the_same_gradients_as_without_tiles(

@@ -12,7 +12,8 @@ from torch import Tensor
 from vistalib.ops import dcnv3_definition
 
 pytest.importorskip("vistalib_kernels")
-SIXTEEN_BITS = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+HALF = pytest.param(torch.float16, marks=pytest.mark.slow)  # a processor takes its time over these numbers
+SIXTEEN_BITS = pytest.mark.parametrize("dtype", [torch.bfloat16, HALF], ids=str)
 
 
 # These kernels are nobody's default: by the other launcher they are slow tests.
