@@ -31,6 +31,7 @@ def small_files(form: str, folder: Path, *, images: int, seed: int) -> StreetDat
 def record() -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "draw_files", small_files)
+        patch.setattr(module, "BATCH", 2)
         return DataBench(DataSettings(images=2, seconds=0.01, repeats=2, workers=0)).run()
 
 

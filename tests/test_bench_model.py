@@ -127,7 +127,10 @@ def test_a_step_takes_far_less_processor_time_than_on_grid_sample() -> None:
     assert min(theirs["processor_seconds"]) > 1.6 * min(ours["processor_seconds"])  # measured 2.2
 
 
-def test_beside_a_neighbour_every_round_has_both_times(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_beside_a_neighbour_every_round_has_both_times(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vistalib.bench.beside.ROUND", 0.01)
     options = "bench model --models nano --crop 64x96 --images 2 --directions step --repeats 2 --beside --json"
     assert main([*options.split(), str(tmp_path / "record.json")]) == 0
     (row,) = read_json(tmp_path / "record.json")["rows"]
