@@ -15,7 +15,9 @@ Layout: channels last, all arrays flat; offset and mask may be slices of one ten
 Letters: N images, H x W input, P x Q output, C channels, G groups, D = C / G, K points.
 """
 
+import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from functools import cache
 from hashlib import sha256
@@ -25,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from numba import njit, types
 from numba.core import event
 from torch import Tensor
@@ -39,6 +42,8 @@ PATIENCE = 1.0  # seconds of compiling before saying so
 # Numba's cache on disk looks at the file of the compiled function alone; this makes the others part of its key.
 _EDITION = sha256(b"".join((Path(__file__).parent / name).read_bytes() for name in ("simd.py", "tile.py"))).hexdigest()
 _lock = Lock()
+# Processes that start together, ranks or trainings side by side, compile once: the others find the code in the cache.
+_TURN = Path(tempfile.gettempdir(), f"vistalib-{os.getuid() if hasattr(os, 'getuid') else 'compiles'}.lock")
 
 
 def status() -> tuple[bool, str, str | None]:
@@ -163,7 +168,7 @@ def _compile(direction: str, channels: int, kind: torch.dtype) -> Callable[..., 
     )
     function = make(channels, _EDITION)
     notice = _Notice(function, f"the CPU code of DCNv3 ({direction}, {channels} channels a group)")
-    with event.install_listener("numba:compile", notice):
+    with FileLock(_TURN), event.install_listener("numba:compile", notice):
         compiled: Callable[..., None] = njit(signature, nogil=True, cache=True)(function)
     return compiled
 
