@@ -22,7 +22,7 @@ from vistalib.threads import CHOICES, usable_cores
 SIDE = 768  # of the neighbour's matrices: a product takes some milliseconds
 AS_OTHERS_WAIT = {"GOMP_SPINCOUNT": "300000"}  # what GNU's OpenMP does where nothing is said
 SETTLE = 0.5  # seconds until the neighbour has its cores, or has left them
-ROUND = 2.0  # seconds of a round, in which as many calls as there is time for follow each other
+ROUND = 5.0  # seconds of a round, in which as many calls as there is time for follow each other
 Switch = Callable[[bool], None]
 
 
