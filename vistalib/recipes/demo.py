@@ -27,7 +27,6 @@ from vistalib.recipes.jobs import Job, run_jobs
 from vistalib.recipes.recipe import Recipe, Roots, Runtime
 from vistalib.recipes.run import run
 from vistalib.recipes.sampling import sampling_pattern
-from vistalib.recipes.trained import open_model
 
 RECORD = "demo.json"
 EXAMPLES = 3  # validation images kept with their predictions
@@ -104,8 +103,7 @@ def run_demo(folder: str | Path, settings: DemoSettings, *, data: str | Path | N
             check = scripts_check(multi_scale, predictions, streets / "cityscapes" / "gtFine" / "val")
     validation = Cityscapes(streets / "cityscapes", "val")
     _save_examples(folder, validation, {name: one.examples for name, one in trained.items() if name != "pretrain"})
-    finetuned = open_model(folder / "runs" / "finetune", device="cpu")
-    _save_arrays(folder / "sampling.npz", sampling_pattern(finetuned.model, validation, scale=finetuned.scale))
+    _save_arrays(folder / "sampling.npz", trained["finetune"].sampling)
     record = {
         "facts": facts,
         "settings": dataclasses.asdict(settings),
@@ -156,7 +154,8 @@ def _train_stage(stage: Stage, roots: Roots, runs: Path, export: Path | None, re
     if stage.multi_scale:
         evaluations.append(evaluate_dataset(model, validation, scale=scale, scales=MULTI_SCALES, flip=True, export=export))
     examples = np.stack([predict_labels(model, validation.read(i)[0], scale=scale) for i in _chosen(validation)])
-    return _Trained(tuple(evaluations), examples, time.monotonic() - began, peak_memory_mb())
+    sampling = sampling_pattern(model, validation, scale=scale) if export else {}
+    return _Trained(tuple(evaluations), examples, sampling, time.monotonic() - began, peak_memory_mb())
 
 
 @dataclass(frozen=True)
@@ -165,6 +164,7 @@ class _Trained:
 
     evaluations: tuple[Evaluation, ...]
     examples: np.ndarray[Any, Any]  # (EXAMPLES, H, W), predictions for some validation images
+    sampling: dict[str, np.ndarray[Any, Any]]  # of the one whose label maps are exported
     seconds: float
     peak_memory_mb: float
 
