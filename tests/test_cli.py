@@ -266,15 +266,19 @@ def test_a_failure_ends_with_1_one_message_and_nothing_written(
 
 
 def test_an_interrupted_training_says_where_it_is_saved_and_ends_with_75(own: Path, tmp_path: Path) -> None:
-    options = [*TINY, "--settings.iterations", "100000", "--settings.log-every", "1"]
+    """Its workers are told, too, as `timeout` and batch systems do, and its iterations are not lost."""
+    options = [*TINY, "--workers", "2", "--settings.iterations", "100000", "--settings.log-every", "1"]
     command = [sys.executable, "-m", "vistalib", "train", "--data", str(own), "--out", str(tmp_path / "run"), *options]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     log = tmp_path / "run" / "log.jsonl"
     while process.poll() is None and not (log.exists() and log.read_text()):
         time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)
     _, error = process.communicate(timeout=120)
-    assert process.returncode == 75
+    assert process.returncode == 75, error
+    assert list((tmp_path / "run" / "checkpoints").glob("iter_*"))
     assert f"{tmp_path / 'run'}" in error
     assert "resume" in error
 

@@ -6,6 +6,7 @@ Colours are changed and normalised by the workers, or, with `colors_on`, on a de
 the same; it is worth it where there are few cores for a fast GPU.
 """
 
+import signal
 import time
 from collections.abc import Iterator
 
@@ -148,5 +149,11 @@ def collate(samples: list[Sample | str]) -> Sample | str:
 
 
 def start_worker(_: int) -> None:
-    """What a process does before its first sample."""
+    """What a process does before its first sample.
+
+    Ctrl-C, `timeout`, batch systems and containers tell all processes of a training to stop, not the first alone. It is for the
+    first to end them, when it has written its checkpoint: without its workers it could not finish the step.
+    """
     cv2.setNumThreads(0)  # the workers are the parallelism, and OpenCV's own threads do not survive a fork
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
