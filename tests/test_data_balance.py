@@ -17,7 +17,7 @@ def drawn(balance: ClassBalance, number: int = 5000) -> tuple[np.ndarray, np.nda
     return np.array(images), np.array(classes)
 
 
-@pytest.mark.parametrize("temperature", [0.3, 1.0, 100.0])
+@pytest.mark.parametrize("temperature", [0.3, *(pytest.param(t, marks=pytest.mark.slow) for t in (1.0, 100.0))])
 def test_classes_come_as_often_as_the_softmax_says(temperature):
     share = COUNTS.sum(0)[:3] / COUNTS.sum()
     expected = np.exp((1 - share) / temperature)

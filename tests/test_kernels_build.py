@@ -147,8 +147,8 @@ def test_the_twin_gives_the_same_bits_with_any_number_of_threads() -> None:
         "dcnv3::forward<float, 16>",
         "dcnv3::largest<dcnv3::Half>",
         "dcnv3::backward_in_tiles<float, 16>",
-        "dcnv3::backward_by_products<dcnv3::BFloat16, 16>",
-        "dcnv3::forward_in_window<dcnv3::Half, 2>",
+        pytest.param("dcnv3::backward_by_products<dcnv3::BFloat16, 16>", marks=pytest.mark.slow),
+        pytest.param("dcnv3::forward_in_window<dcnv3::Half, 2>", marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.parametrize("architecture", [pytest.param("75", marks=pytest.mark.slow), "90"])

@@ -29,7 +29,7 @@ def cost_at(name: str, size: str, **options: object) -> Cost:
     return cost(on_meta(name, **options), (int(height), int(width)))
 
 
-@pytest.mark.parametrize("name", RELEASED)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if "_xl" in name else ()) for name in RELEASED])
 def test_every_kind_of_operation_costs_what_the_released_counter_says(name: str) -> None:
     released = cost_at(name, "1024x2048").released
     assert released == RELEASED[name]["by kind, 150 classes, 1024x2048"]

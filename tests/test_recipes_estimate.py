@@ -66,8 +66,8 @@ def test_nothing_is_left_behind_and_no_folder_is_made(streets: Roots, tmp_path: 
     [
         ({}, 1, 2, 3),  # saved after 2, 4, 6, 7; 6 and 7 are kept, and 7 is the only one that can be the best
         ({"evaluate_every": 3}, 3, 3, 4),  # saved after 3, too, which may be the best
-        ({"keep": 9}, 1, 4, 4),
-        ({"checkpoint_every": 100}, 1, 1, 1),
+        pytest.param({"keep": 9}, 1, 4, 4, marks=pytest.mark.slow),
+        pytest.param({"checkpoint_every": 100}, 1, 1, 1, marks=pytest.mark.slow),
     ],
     ids=["the best is the last", "the best may be older", "all are kept", "one is written"],
 )
