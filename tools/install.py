@@ -77,8 +77,10 @@ def install(extras: str, *, again: bool) -> None:
     began = time.monotonic()
     python = environment(folder)
     run_jobs(Pip("torch", python, "pip", "setuptools", "wheel", "numpy", "torch"))
-    # The first import of torch compiles a thousand files to bytecode: there is a core to spare for it now.
-    run_jobs(Pip("packages", python, "--no-build-isolation", "-e", f".[{extras}]", "-e", "./kernels"), Import("torch", python))
+    # The first import of torch compiles a thousand files to bytecode: there is a core to spare for it now. So does that of its
+    # compiler, which every test process brings along.
+    bytecode = Import("torch._dynamo" if extras == "dev" else "torch", python)
+    run_jobs(Pip("packages", python, "--no-build-isolation", "-e", f".[{extras}]", "-e", "./kernels"), bytecode)
     stamp.write_text(json.dumps({"key": key, "extras": extras}, indent=1) + "\n", encoding="utf-8")
     print(f"environment: ready in {time.monotonic() - began:.0f} s ({extras})", flush=True)
 

@@ -42,8 +42,6 @@ PATIENCE = 1.0  # seconds of compiling before saying so
 # Numba's cache on disk looks at the file of the compiled function alone; this makes the others part of its key.
 _EDITION = sha256(b"".join((Path(__file__).parent / name).read_bytes() for name in ("simd.py", "tile.py"))).hexdigest()
 _lock = Lock()
-# Processes that start together, ranks or trainings side by side, compile once: the others find the code in the cache.
-_TURN = Path(tempfile.gettempdir(), f"vistalib-{os.getuid() if hasattr(os, 'getuid') else 'compiles'}.lock")
 
 
 def status() -> tuple[bool, str, str | None]:
@@ -168,9 +166,15 @@ def _compile(direction: str, channels: int, kind: torch.dtype) -> Callable[..., 
     )
     function = make(channels, _EDITION)
     notice = _Notice(function, f"the CPU code of DCNv3 ({direction}, {channels} channels a group)")
-    with FileLock(_TURN), event.install_listener("numba:compile", notice):
+    with _turn(function.__name__, channels, kind), event.install_listener("numba:compile", notice):
         compiled: Callable[..., None] = njit(signature, nogil=True, cache=True)(function)
     return compiled
+
+
+def _turn(*code: object) -> FileLock:
+    """Processes that start together, ranks or trainings side by side, compile once: the others find the code in the cache."""
+    user = os.getuid() if hasattr(os, "getuid") else ""
+    return FileLock(Path(tempfile.gettempdir(), "-".join(map(str, ("vistalib", user, *code))) + ".lock"))
 
 
 class _Notice(event.Listener):
