@@ -17,6 +17,8 @@ from torch import Tensor
 
 FOLDER = ROOT / "build" / "kernels for tests"  # VISTALIB_KERNELS_CACHE, see conftest.py
 FAST = {"in_tiles": True, "tensor_cores": True}  # the tier that is nobody's default
+HALF = pytest.param(torch.float16, marks=pytest.mark.slow)  # a processor takes its time over these numbers
+SIXTEEN_BITS = pytest.mark.parametrize("dtype", [torch.bfloat16, HALF], ids=str)
 KINDS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 Run = Callable[
     ..., tuple[Tensor, ...]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from kernels_helpers import FAST, Run, by_cuda_on_a_cpu, by_nvrtc_on_a_cpu, tiles
+from kernels_helpers import FAST, HALF, SIXTEEN_BITS, Run, by_cuda_on_a_cpu, by_nvrtc_on_a_cpu, tiles
 from ops_helpers import Inputs, random_inputs, worst
 from torch import Tensor
 
@@ -13,8 +13,6 @@ from vistalib.ops.definition import dcnv3_gradients
 
 pytest.importorskip("vistalib_kernels")
 NAMES = ("value", "offset", "mask")
-HALF = pytest.param(torch.float16, marks=pytest.mark.slow)  # a processor takes its time over these numbers
-SIXTEEN_BITS = pytest.mark.parametrize("dtype", [torch.bfloat16, HALF], ids=str)
 
 
 # These kernels are nobody's default: by the other launcher they are slow tests.

@@ -5,15 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from kernels_helpers import FAST, Run, by_cuda_on_a_cpu, by_nvrtc_on_a_cpu, products, windows
+from kernels_helpers import FAST, SIXTEEN_BITS, Run, by_cuda_on_a_cpu, by_nvrtc_on_a_cpu, products, windows
 from ops_helpers import Inputs, random_inputs
 from torch import Tensor
 
 from vistalib.ops import dcnv3_definition
 
 pytest.importorskip("vistalib_kernels")
-HALF = pytest.param(torch.float16, marks=pytest.mark.slow)  # a processor takes its time over these numbers
-SIXTEEN_BITS = pytest.mark.parametrize("dtype", [torch.bfloat16, HALF], ids=str)
 
 
 # These kernels are nobody's default: by the other launcher they are slow tests.

@@ -1,8 +1,8 @@
 """Kill a run at every touch of its folder, resume it, and compare; `test_train_resume.py` calls `main` in a process of its own.
 
-Each run is forked from this process, which keeps to one thread so that it can be. A
-child ends itself without any clean-up in the place of its n-th file operation (open, rename, remove, make or remove a folder,
-sync), n = 1, 1 + every, ... until a run gets through; this process resumes it. Prints `kills resumed_differently`.
+Each run is forked from this process, which keeps to one thread so that it can be. A child ends itself without any clean-up in
+the place of its n-th file operation (open, rename, remove, make or remove a folder, sync), n = 1, 1 + every, ... until a run
+gets through; this process resumes it. Prints `kills resumed_differently`.
 """
 
 import hashlib

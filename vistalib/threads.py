@@ -2,7 +2,7 @@
 
 Threads of a parallel region wait for each other at its end. OpenMP has them turn in circles meanwhile, which is quickest where
 every thread has a core to itself; beside another program it keeps that core from the very thread that is waited for, and a
-training step takes a hundred times as long. Asleep, they cost a quiet machine next to nothing.
+training step takes many times as long. Asleep, they cost a quiet machine next to nothing.
 """
 
 import multiprocessing
@@ -36,7 +36,7 @@ def say_if_spinning(device: "str | torch.device") -> None:
         _spinning = False
         print(
             "vistalib: torch was imported before vistalib, so its threads do not sleep while they wait for each other: beside "
-            "another program a step can take a hundred times as long. Put `import vistalib` before `import torch`, or start "
+            "another program a step can take many times as long. Put `import vistalib` before `import torch`, or start "
             "Python with OMP_WAIT_POLICY=PASSIVE.",
             file=sys.stderr,
             flush=True,
